@@ -1,0 +1,186 @@
+"""The composition root of a worker: builds the parts, opens the listeners, drains, closes."""
+
+import asyncio
+import ssl
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from pochta import log
+from pochta.accounts import passwords
+from pochta.accounts.auth import Authenticator
+from pochta.config import Listener, ListenerProtocol, ListenerTls, Settings
+from pochta.delivery.intake import Intake
+from pochta.net.connection import Acceptor, Connection, ConnectionLimits
+from pochta.net.listen import BoundListener, connections_per_worker
+from pochta.net.tls import server_context
+from pochta.proto.smtp.limits import SmtpLimits
+from pochta.servers.imap.connection import ImapConnection, ImapContext
+from pochta.servers.imap.views import Views
+from pochta.servers.smtp import SmtpConnection, SmtpContext
+from pochta.store.store import Store
+from pochta.store.tx import Hint
+
+DRAIN_S: Final = 7.0  # for commands under way; the supervisor kills after 9
+KEEP_ALIVE_S: Final = 120.0  # what idling clients hear; home routers forget a silent connection after about 5 minutes
+LAG_CHECK_S: Final = 0.1
+LAG_BREACH_S: Final = 0.010  # INV-12
+
+_REFUSALS: Final = {
+    ListenerProtocol.SMTP: b"421 4.3.2 Too many connections; come again in a moment\r\n",
+    ListenerProtocol.IMAP: b"* BYE Too many connections\r\n",
+}
+
+
+class App:
+    """One worker's whole server. Make it inside the event loop; `start`, then `stop`."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        listeners: Sequence[BoundListener],
+        *,
+        password_cost: passwords.Cost = passwords.DEFAULT_COST,
+    ) -> None:
+        self.settings = settings
+        self.counters: Counter[str] = Counter()
+        limits = settings.limits
+        self.store = Store(settings.data_dir, min_free_bytes=limits.min_free_bytes)
+        self.views = Views(self.store, memory_limit_bytes=limits.view_memory_bytes)
+        self.intake = Intake(self.store.blobs, memory_limit_bytes=limits.spool_memory_bytes)
+        self.authenticator = Authenticator(self.store, queue_limit=limits.auth_queue, cost=password_cost)
+        self.imap_connections: set[ImapConnection] = set()
+        self.smtp_connections: set[SmtpConnection] = set()
+        self.loop_lag = LoopLag()
+        self._listeners = listeners
+        self._acceptors: list[Acceptor] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        self._tls = (
+            server_context(settings.tls.certificate, settings.tls.key) if settings.uses_tls else None
+        )
+
+    async def start(self) -> None:
+        """Accept connections from now on."""
+        self.store.start()
+        self.store.subscribe(self._tell_idling)
+        limits = self.settings.limits
+        counts = ConnectionLimits(
+            connections_per_worker(limits, self.settings.workers), limits.connections_per_address
+        )
+        for one in self._listeners:
+            acceptor = Acceptor(
+                self._factory(one.config),
+                counts,
+                tls=self._tls if one.config.tls is ListenerTls.IMPLICIT else None,
+                refusal=_REFUSALS.get(one.config.protocol, b""),
+            )
+            await acceptor.start(one.socket)
+            self._acceptors.append(acceptor)
+        loop = asyncio.get_running_loop()
+        self._tasks.append(loop.create_task(self._keep_alive(), name="keep alive"))
+        self._tasks.append(loop.create_task(self.loop_lag.watch(), name="loop lag"))
+
+    def _factory(self, listener: Listener) -> Callable[[], Connection]:
+        tls = self._tls if listener.tls is ListenerTls.STARTTLS else None
+        if listener.protocol is ListenerProtocol.SMTP:
+            smtp = self._smtp_context(tls)
+            return lambda: SmtpConnection(smtp, offers_starttls=tls is not None)
+        imap = self._imap_context(tls)
+        allows = listener.allow_plaintext_auth
+        return lambda: ImapConnection(imap, offers_starttls=tls is not None, allows_plaintext_auth=allows)
+
+    def _smtp_context(self, tls: ssl.SSLContext | None) -> SmtpContext:
+        limits = self.settings.limits
+        return SmtpContext(
+            hostname=self.settings.hostname,
+            postmaster=self.settings.postmaster,
+            store=self.store,
+            intake=self.intake,
+            connections=self.smtp_connections,
+            tls=tls,
+            limits=SmtpLimits(max_message_bytes=limits.message_size_bytes, max_recipients=limits.recipients),
+            hops_max=limits.hops,
+            command_timeout_s=limits.command_timeout_s,
+            data_timeout_s=limits.data_timeout_s,
+            counters=self.counters,
+        )
+
+    def _imap_context(self, tls: ssl.SSLContext | None) -> ImapContext:
+        limits = self.settings.limits
+        return ImapContext(
+            hostname=self.settings.hostname,
+            store=self.store,
+            views=self.views,
+            intake=self.intake,
+            authenticator=self.authenticator,
+            connections=self.imap_connections,
+            tls=tls,
+            message_size_bytes=limits.message_size_bytes,
+            login_timeout_s=limits.login_timeout_s,
+            idle_timeout_s=limits.idle_timeout_s,
+            auth_failures_max=limits.auth_failures_per_connection,
+            counters=self.counters,
+        )
+
+    def _tell_idling(self, hints: list[Hint]) -> None:
+        accounts = {hint.account_id for hint in hints}
+        for connection in tuple(self.imap_connections):
+            if connection.account_id in accounts or 0 in accounts:
+                connection.hear()
+
+    async def _keep_alive(self) -> None:
+        while True:
+            await asyncio.sleep(KEEP_ALIVE_S)
+            for connection in tuple(self.imap_connections):
+                connection.keep_alive()
+
+    async def stop(self) -> None:
+        """Accept no more, let commands under way end, close everything."""
+        for acceptor in self._acceptors:
+            acceptor.close()
+        for imap in tuple(self.imap_connections):
+            imap.stop()
+        for smtp in tuple(self.smtp_connections):
+            smtp.stop()
+        try:
+            async with asyncio.timeout(DRAIN_S):
+                for acceptor in self._acceptors:
+                    await acceptor.wait_empty()
+        except TimeoutError:
+            log.event("serve.drain.timeout", open=len(self.imap_connections) + len(self.smtp_connections))
+            for acceptor in self._acceptors:
+                acceptor.abort_all()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.authenticator.close()
+        await self.store.close()
+
+
+class LoopLag:
+    """How late the event loop runs what is due: the worst since the start, and how often over LAG_BREACH_S."""
+
+    def __init__(self) -> None:
+        self.worst_s = 0.0
+        self.breaches = 0
+
+    async def watch(self) -> None:
+        """Measure for ever."""
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + LAG_CHECK_S
+            await asyncio.sleep(LAG_CHECK_S)
+            lag = loop.time() - due
+            self.worst_s = max(self.worst_s, lag)
+            self.breaches += lag > LAG_BREACH_S
+
+
+async def run_worker(
+    settings: Settings, index: int, listeners: Sequence[BoundListener], on_ready: Callable[[], None], stop: asyncio.Event
+) -> None:
+    """Serve until `stop` is set; `on_ready` is called when every listener accepts."""
+    app = App(settings, listeners)
+    await app.start()
+    on_ready()
+    await stop.wait()
+    await app.stop()

@@ -1,0 +1,128 @@
+"""`pochta account`: addresses with a password and mailboxes."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from pochta import clock
+from pochta.cli.arguments import (
+    ADDRESS,
+    DOMAIN,
+    QUOTA,
+    confirm,
+    json_option,
+    password_option,
+    read_password,
+    yes_option,
+)
+from pochta.cli.opening import read, write
+from pochta.cli.output import print_json, print_table, show_size, show_time
+
+if TYPE_CHECKING:
+    from pochta.store.directory import Account
+
+
+@click.group("account")
+def command() -> None:
+    """Accounts: an address, a password, mailboxes."""
+
+
+@command.command("add")
+@click.argument("address", type=ADDRESS)
+@click.option("--quota", type=QUOTA, default="none", help="What its mail may take: 500M, 2G, none (the default).")
+@password_option
+@click.pass_context
+def add(ctx: click.Context, address: str, quota: int, password_stdin: bool) -> None:
+    """Make an account for ADDRESS, whose domain must be kept here."""
+    from pochta.accounts import edit, passwords
+
+    credential = passwords.hash_password(read_password(password_stdin))
+    write(ctx, edit.add_account, address, credential, quota, int(clock.now_s()))
+
+
+@command.command("list")
+@click.option("--domain", type=DOMAIN, help="Only accounts of this domain.")
+@json_option
+@click.pass_context
+def list_(ctx: click.Context, domain: str | None, as_json: bool) -> None:
+    """List the accounts."""
+    from pochta.accounts import edit
+    from pochta.accounts.quota import show_quota
+    from pochta.store import directory
+
+    accounts = read(ctx, directory.accounts, None if domain is None else edit.domain_key(domain))
+    if as_json:
+        print_json([_as_json(one) for one in accounts])
+        return
+    rows = [
+        (one.address, str(one.message_count), show_size(one.used_bytes), show_quota(one.quota_bytes))
+        for one in accounts
+    ]
+    print_table(("account", "messages", "used", "quota"), rows)
+
+
+@command.command("show")
+@click.argument("address", type=ADDRESS)
+@json_option
+@click.pass_context
+def show(ctx: click.Context, address: str, as_json: bool) -> None:
+    """Show one account."""
+    from pochta.accounts import edit
+    from pochta.accounts.quota import show_quota
+
+    one = read(ctx, edit.account, address)
+    if as_json:
+        print_json(_as_json(one))
+        return
+    click.echo(f"address   {one.address}")
+    click.echo(f"sign-in   {'allowed' if one.is_enabled else 'forbidden'}")
+    click.echo(f"messages  {one.message_count}")
+    click.echo(f"used      {show_size(one.used_bytes)}")
+    click.echo(f"quota     {show_quota(one.quota_bytes)}")
+    click.echo(f"created   {show_time(one.created_at)}")
+
+
+@command.command("remove")
+@click.argument("address", type=ADDRESS)
+@yes_option
+@click.pass_context
+def remove(ctx: click.Context, address: str, yes: bool) -> None:
+    """Remove the account ADDRESS and all its mail."""
+    from pochta.accounts import edit
+
+    confirm(f"Remove {address} and all its mail?", yes)
+    write(ctx, edit.remove_account, address, int(clock.now_s()))
+
+
+@command.command("password")
+@click.argument("address", type=ADDRESS)
+@password_option
+@click.pass_context
+def password(ctx: click.Context, address: str, password_stdin: bool) -> None:
+    """Give the account ADDRESS another password."""
+    from pochta.accounts import edit, passwords
+
+    read(ctx, edit.account, address)  # refused before a person has typed a password
+    write(ctx, edit.set_credential, address, passwords.hash_password(read_password(password_stdin)))
+
+
+@command.command("quota")
+@click.argument("address", type=ADDRESS)
+@click.argument("size", type=QUOTA)
+@click.pass_context
+def quota(ctx: click.Context, address: str, size: int) -> None:
+    """Bound what the mail of ADDRESS may take: 500M, 2G, none."""
+    from pochta.accounts import edit
+
+    write(ctx, edit.set_quota, address, size)
+
+
+def _as_json(one: "Account") -> dict[str, object]:
+    return {
+        "address": one.address,
+        "enabled": one.is_enabled,
+        "messages": one.message_count,
+        "used_bytes": one.used_bytes,
+        "quota_bytes": one.quota_bytes or None,
+        "created_at": one.created_at,
+    }

@@ -1,0 +1,67 @@
+"""`pochta check`: what is wrong with the store, and saving what is readable of a damaged one."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from pochta.cli.arguments import json_option
+from pochta.cli.opening import settings_of
+from pochta.cli.output import print_json
+
+
+@click.command("check")
+@json_option
+@click.option(
+    "--salvage",
+    "target",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Instead, write every readable message to DIR/<address>/<mailbox>/<uid>.eml.",
+)
+@click.pass_context
+def command(ctx: click.Context, as_json: bool, target: Path | None) -> None:
+    """Look for contradictions in the store.
+
+    Best while no server runs. Nothing is changed. Exit code 1 when there are errors; notes are none.
+    """
+    from pochta.store import check, salvage
+
+    data_dir = settings_of(ctx).data_dir
+    if target is not None:
+        saved = salvage.salvage(data_dir, target)
+        if as_json:
+            print_json(saved._asdict())
+        else:
+            click.echo(
+                f"{saved.messages} messages in {saved.mailboxes} mailboxes of {saved.accounts} accounts saved,"
+                f" {saved.lost_and_found} more under {salvage.LOST}; {saved.failures} could not be read"
+            )
+        ctx.exit(1 if saved.failures else 0)
+    with _progress(is_shown=not as_json) as tell:
+        findings = check.check(data_dir, on_progress=tell)
+    if as_json:
+        print_json([finding._asdict() for finding in findings])
+    else:
+        for finding in findings:
+            click.echo(str(finding))
+        errors = sum(finding.severity is check.Severity.ERROR for finding in findings)
+        click.echo(f"{errors} errors, {len(findings) - errors} notes")
+    ctx.exit(1 if any(finding.severity is check.Severity.ERROR for finding in findings) else 0)
+
+
+@contextmanager
+def _progress(*, is_shown: bool) -> Iterator[Callable[[str, int, int], None] | None]:
+    """What `check` tells its progress to: a bar on standard error, for people at a terminal."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if not (is_shown and console.is_terminal):
+        yield None
+        return
+    from rich.progress import Progress
+
+    with Progress(console=console, transient=True) as bar:
+        task = bar.add_task("check", total=None)
+        yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total or None)

@@ -1,0 +1,86 @@
+"""`pochta domain`: domains whose mail is kept here."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from pochta import clock
+from pochta.cli.arguments import CATCH_ALL, DOMAIN, confirm, json_option, yes_option
+from pochta.cli.opening import read, with_store, write
+from pochta.cli.output import print_json, print_table, show_time
+
+if TYPE_CHECKING:
+    from pochta.store.directory import Domain
+
+
+@click.group("domain")
+def command() -> None:
+    """Domains whose mail is kept here."""
+
+
+@command.command("add")
+@click.argument("name", type=DOMAIN)
+@click.option("--catch-all", type=CATCH_ALL, metavar="ADDRESS", help="Who gets what nobody else of the domain takes.")
+@click.pass_context
+def add(ctx: click.Context, name: str, catch_all: str | None) -> None:
+    """Keep mail for the domain NAME from now on."""
+    from pochta.accounts import edit
+
+    write(ctx, edit.add_domain, name, catch_all, int(clock.now_s()))
+
+
+@command.command("list")
+@json_option
+@click.pass_context
+def list_(ctx: click.Context, as_json: bool) -> None:
+    """List the domains."""
+    from pochta.store import directory
+
+    domains = read(ctx, directory.domains)
+    if as_json:
+        print_json([_as_json(one) for one in domains])
+        return
+    rows = [(d.shown, str(d.account_count), d.catch_all or "", show_time(d.created_at)) for d in domains]
+    print_table(("domain", "accounts", "catch-all", "created"), rows)
+
+
+@command.command("catch-all")
+@click.argument("name", type=DOMAIN)
+@click.argument("address", type=CATCH_ALL)
+@click.pass_context
+def catch_all(ctx: click.Context, name: str, address: str | None) -> None:
+    """Send what nobody else of the domain NAME takes to ADDRESS; `none`: refuse it."""
+    from pochta.accounts import edit
+
+    write(ctx, edit.set_catch_all, name, address)
+
+
+@command.command("remove")
+@click.argument("name", type=DOMAIN)
+@click.option("--with-accounts", is_flag=True, help="Remove its accounts, their mail, and its aliases too.")
+@yes_option
+@click.pass_context
+def remove(ctx: click.Context, name: str, with_accounts: bool, yes: bool) -> None:
+    """Forget the domain NAME; refused while accounts or aliases use it."""
+    from pochta.accounts import edit
+    from pochta.store.store import Store
+
+    async def empty_and_remove(store: Store) -> None:
+        removed = with_accounts
+        while removed:
+            removed = await store.write(0, edit.empty_domain, name, int(clock.now_s())) > 0
+        await store.write(0, edit.remove_domain, name)
+
+    if with_accounts:
+        confirm(f"Remove {name} with all accounts and their mail?", yes)
+    with_store(ctx, empty_and_remove)
+
+
+def _as_json(one: "Domain") -> dict[str, object]:
+    return {
+        "name": one.shown,
+        "a_label": one.name,
+        "catch_all": one.catch_all,
+        "accounts": one.account_count,
+        "created_at": one.created_at,
+    }

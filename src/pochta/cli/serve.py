@@ -1,0 +1,30 @@
+"""`pochta serve`: hands over to the supervisor."""
+
+from functools import partial
+from pathlib import Path
+
+import click
+
+
+@click.command("serve")
+@click.option(
+    "--ready-file", type=click.Path(path_type=Path), help="Written once every port is open; lists address and port."
+)
+@click.pass_context
+def command(ctx: click.Context, ready_file: Path | None) -> None:
+    """Run the server until it is told to stop.
+
+    SIGTERM or Ctrl-C end it once open commands are answered. It stays in the foreground and logs to standard error.
+    """
+    from pochta import config, supervisor
+    from pochta.store import setup
+
+    settings = config.load(config.find_config(ctx.find_root().obj))
+    ctx.exit(
+        supervisor.run(
+            settings,
+            ready_file=ready_file,
+            prepare=partial(setup.prepare, settings.data_dir),
+            finish=partial(setup.finish, settings.data_dir),
+        )
+    )

@@ -1,0 +1,149 @@
+"""A message comes in: spooled, scanned once while it streams by, and made ready for the store.
+
+Small messages stay in memory and are scanned whole; from `blobs.INLINE_MAX_BYTES` on (or sooner, when the worker's
+spool memory is used up, INV-7) the bytes go straight into the file that the store will keep.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from hashlib import blake2b
+from typing import Final
+
+from pochta.mime.facts import FactsBuilder, MessageFacts, facts
+from pochta.store.blobs import INLINE_MAX_BYTES, Blobs, BlobWriter, NewBlob
+from pochta.store.messages import NewMessage
+
+DERIVED_VERSION: Final = 1  # raise it when the scanner's values change: a background step then makes them anew
+REFS_MAX: Final = 20  # message_ref rows a message may add: its own id, the thread's first and the latest ones
+
+
+class Intake:
+    """The spool of one worker."""
+
+    def __init__(self, blobs: Blobs, *, memory_limit_bytes: int) -> None:
+        self._blobs = blobs
+        self._memory_limit_bytes = memory_limit_bytes
+        self.memory_bytes = 0
+
+    def open(self) -> "Incoming":
+        """A new message; end it with `finish` or `discard`."""
+        return Incoming(self, self._blobs)
+
+    def take(self, count: int) -> bool:
+        """Reserve spool memory."""
+        if self.memory_bytes + count > self._memory_limit_bytes:
+            return False
+        self.memory_bytes += count
+        return True
+
+    def give_back(self, count: int) -> None:
+        """Release reserved memory."""
+        self.memory_bytes -= count
+
+
+class Incoming:
+    """One message being received."""
+
+    __slots__ = ("_blobs", "_builder", "_held", "_held_bytes", "_intake", "_writer", "received_count", "size")
+
+    def __init__(self, intake: Intake, blobs: Blobs) -> None:
+        self._intake = intake
+        self._blobs = blobs
+        self._held: list[bytes] = []
+        self._held_bytes = 0
+        self._writer: BlobWriter | None = None
+        self._builder: FactsBuilder | None = None
+        self.size = 0
+        self.received_count = 0  # known after `finish`
+
+    def write(self, data: bytes) -> None:
+        """Take the next bytes of the message.
+
+        Raises:
+            OSError: the disk is full or failing; `discard` is still owed.
+        """
+        self.size += len(data)
+        if self._writer is None:
+            if self._held_bytes + len(data) <= INLINE_MAX_BYTES and self._intake.take(len(data)):
+                self._held.append(data)
+                self._held_bytes += len(data)
+                return
+            self._spill()
+        assert self._writer is not None
+        assert self._builder is not None
+        self._writer.write(data)
+        self._builder.feed(data)
+
+    def _spill(self) -> None:
+        self._writer = self._blobs.writer()
+        self._builder = FactsBuilder()
+        for chunk in self._held:
+            self._writer.write(chunk)
+            self._builder.feed(chunk)
+        self._forget_held()
+
+    def _forget_held(self) -> None:
+        self._intake.give_back(self._held_bytes)
+        self._held_bytes = 0
+        self._held.clear()
+
+    async def finish(self, received_at: int) -> NewMessage:
+        """The message, its bytes durable where they stand in a file (INV-6).
+
+        Raises:
+            OSError: the disk is full or failing.
+        """
+        if self._writer is None:
+            whole = b"".join(self._held)
+            self._forget_held()
+            blob, found = NewBlob(len(whole), whole, None), facts(whole)
+        else:
+            assert self._builder is not None
+            blob = await asyncio.to_thread(self._writer.finish)
+            found = self._builder.finish()
+        self.received_count = found.received_count
+        return new_message(blob, found, received_at)
+
+    def discard(self) -> None:
+        """Forget the message; harmless after `finish`."""
+        self._forget_held()
+        if self._writer is not None:
+            self._writer.discard()
+
+
+def new_message(blob: NewBlob, found: MessageFacts, received_at: int) -> NewMessage:
+    """What the store keeps of a message whose facts are `found`."""
+    return NewMessage(
+        blob=blob,
+        header_size=found.header_size,
+        received_at=received_at,
+        sent_at=found.sent_at,
+        sent_day=found.sent_day,
+        ref_hashes=_ref_hashes(found.message_id, found.references),
+        subject_hash=_hash(found.base_subject.casefold().encode("utf-8", "replace")),
+        base_subject=_text(found.base_subject),
+        from_key=_text(found.from_key),
+        to_key=_text(found.to_key),
+        cc_key=_text(found.cc_key),
+        preview=_text(found.preview),
+        envelope=found.envelope,
+        body_structure=found.body_structure,
+        header_core=found.header_core,
+        derived_version=DERIVED_VERSION,
+    )
+
+
+def _ref_hashes(message_id: bytes | None, references: Sequence[bytes]) -> tuple[int, ...]:
+    ids = [*([message_id] if message_id else []), *references[:1], *references[1:][-(REFS_MAX - 2) :]]
+    return tuple(dict.fromkeys(_hash(one) for one in ids))
+
+
+def _hash(value: bytes) -> int:
+    return int.from_bytes(blake2b(value, digest_size=8).digest(), "big", signed=True)
+
+
+def _text(value: str) -> str:
+    """Text that every backend takes: PostgreSQL has no NUL, no database a lone surrogate."""
+    if value.isascii() and "\0" not in value:
+        return value
+    return value.replace("\0", "").encode("utf-8", "replace").decode("utf-8")

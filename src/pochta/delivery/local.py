@@ -1,0 +1,41 @@
+"""`deliver_local` and `append`: two of the three verbs by which every message enters the store."""
+
+from collections.abc import Sequence
+
+from pochta import clock
+from pochta.errors import TryLater
+from pochta.store import messages
+from pochta.store.messages import Appended, NewMessage, NewPlacement
+from pochta.store.store import Store
+
+
+async def deliver_local(store: Store, account_ids: Sequence[int], new: NewMessage) -> None:
+    """Put the message into the INBOX of each account; all or none, durable on return (INV-1).
+
+    Raises:
+        Refusal: OVER_QUOTA, NOT_FOUND. TryLater: the disk is full.
+    """
+    check_room(store)
+    await store.write(account_ids[0], messages.deliver, tuple(account_ids), new)
+
+
+async def append(
+    store: Store, account_id: int, mailbox_path: str, items: Sequence[tuple[NewMessage, NewPlacement]]
+) -> Appended:
+    """Put the messages into one mailbox; all or none, durable on return.
+
+    Raises:
+        Refusal: NOT_FOUND, OVER_QUOTA, LIMIT. TryLater: the disk is full.
+    """
+    check_room(store)
+    return await store.write(account_id, messages.append, account_id, mailbox_path, tuple(items), int(clock.now_s()))
+
+
+def check_room(store: Store) -> None:
+    """Refuse new mail below `limits.min_free_bytes`; reading and removal go on.
+
+    Raises:
+        TryLater: the disk is nearly full.
+    """
+    if not store.has_room():
+        raise TryLater("the server is short of disk space", retry_s=300)

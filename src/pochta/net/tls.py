@@ -1,0 +1,111 @@
+"""TLS: the server's context, the self-signed pair a new server starts with, and the memory of idle connections.
+
+Refuses to know which listener uses what. A private key is written so that only its owner reads it, and never logged.
+"""
+
+import asyncio.sslproto
+import os
+import ssl
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Final
+
+from pochta import clock
+from pochta.errors import SetupError
+
+SELF_SIGNED_DAYS: Final = (
+    825  # the longest life that Apple's mail programs accept of a certificate a user trusts by hand
+)
+IDLE_BUFFER_BYTES: Final = 16_384  # one TLS record (RFC 8446 §5.1); asyncio's 256 KiB stay allocated while a peer idles
+
+_COMMON_NAME_CHARS: Final = 64  # ub-common-name, RFC 5280 appendix A.1; the name itself is in subjectAltName
+
+
+def write_self_signed(certificate: Path, key: Path, *, hostname: str) -> None:
+    """Write a new P-256 key (mode 0600) and a certificate for `hostname` signed by it; folders are made.
+
+    Raises: SetupError when a file stands there already or cannot be written.
+    """
+    from cryptography import x509  # late: only `init` needs it, and it takes 60 ms to import
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.x509 import oid
+
+    private = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(oid.NameOID.COMMON_NAME, hostname[:_COMMON_NAME_CHARS])])
+    try:
+        san: x509.GeneralName = x509.IPAddress(ip_address(hostname))
+    except ValueError:
+        san = x509.DNSName(hostname)
+    now = datetime.fromtimestamp(clock.now_s(), UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(private.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))  # peers whose clock is behind
+        .not_valid_after(now + timedelta(days=SELF_SIGNED_DAYS))
+        .add_extension(x509.SubjectAlternativeName([san]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(private.public_key()), critical=False)
+        .add_extension(x509.ExtendedKeyUsage([oid.ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .sign(private, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    private_pem = private.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    _write_new(key, private_pem, 0o600)
+    _write_new(certificate, made.public_bytes(pem), 0o644)
+
+
+def _write_new(path: Path, data: bytes, mode: int) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # The mode is given at creation: no moment at which others could open the key.
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode), "wb") as file:
+            file.write(data)
+    except FileExistsError:
+        raise SetupError(f"{path}: exists already; move it away to have a new one made") from None
+    except OSError as error:
+        raise SetupError(f"{path}: cannot be written ({error.strerror}); check the folder's permissions") from None
+
+
+def server_context(certificate: Path, key: Path) -> ssl.SSLContext:
+    """A server's context with this certificate chain and key; TLS 1.2 and above.
+
+    Raises: SetupError, one line, when a file cannot be read, is not PEM, or the two do not belong together.
+    """
+    for path in (certificate, key):
+        try:
+            path.open("rb").close()  # load_cert_chain does not say which of the two it could not open
+        except OSError as error:
+            raise SetupError(f"{path}: cannot be read ({error.strerror}); check its path and permissions") from None
+
+    def no_passphrase() -> str:
+        # Without a callback OpenSSL would ask on the terminal, and a service would wait there for ever.
+        raise SetupError(f"{key}: is locked by a passphrase; remove it with `openssl pkey`")
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    # RFC 8996 §4, §5: TLS 1.0 and 1.1 are not negotiated. RFC 8314 §4.1 asks mail servers for 1.2 or above.
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE | ssl.OP_NO_RENEGOTIATION
+    try:
+        context.load_cert_chain(certificate, key, no_passphrase)
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            raise SetupError(f"{key}: is not the key of {certificate}; name the pair that belongs together") from None
+        raise SetupError(
+            f"{certificate}, {key}: not certificate and key in PEM ({error.reason or 'unreadable'}); check both files"
+        ) from None
+    return context
+
+
+def lower_idle_memory() -> bool:
+    """Lower what asyncio's TLS keeps per idle connection from 278 to 37 KiB; False where asyncio has no such buffer."""
+    protocol = asyncio.sslproto.SSLProtocol
+    before = getattr(protocol, "max_size", None)
+    if not isinstance(before, int) or before < IDLE_BUFFER_BYTES:
+        return False
+    protocol.max_size = IDLE_BUFFER_BYTES
+    return True

@@ -1,0 +1,85 @@
+"""What `ImapServer.next_event` tells. Tags are octets to be echoed; texts may reach the peer."""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from pochta.proto.imap.commands import Command
+from pochta.proto.imap.dates import InternalDate
+
+
+class CommandEvent(NamedTuple):
+    """A complete command: exactly one tagged answer is owed."""
+
+    tag: bytes
+    command: Command
+
+
+class BadCommand(NamedTuple):
+    """A syntax error: answer BAD, tagged when `tag` is known. Ends AUTHENTICATE, IDLE or APPEND in progress."""
+
+    tag: bytes | None
+    text: str
+
+
+class AppendStart(NamedTuple):
+    """A message announced by APPEND: `accept_append` or `refuse_append` before the next event is asked for.
+
+    `mailbox` is the same for all messages of one command; `internal_date` is None for now; `is_first` is False for the
+    further messages of MULTIAPPEND. RFC 3502 §6.3.11: a `size_bytes` of 0 must be refused with NO.
+    """
+
+    tag: bytes
+    mailbox: str
+    flags: tuple[str, ...]
+    internal_date: InternalDate | None
+    size_bytes: int
+    is_sync: bool
+    is_first: bool
+
+
+class AppendChunk(NamedTuple):
+    """The next octets of the message, never empty; together exactly `size_bytes`."""
+
+    data: bytes
+
+
+class AppendMessageEnd(NamedTuple):
+    """The message is complete; nothing may be kept before AppendDone (all messages of the command or none)."""
+
+
+class AppendDone(NamedTuple):
+    """The APPEND command is complete: publish its messages and answer."""
+
+    tag: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class AuthResponse:
+    """The client's answer to `challenge`, decoded; None when it cancelled with `*`: answer BAD."""
+
+    data: bytes | None = field(repr=False)
+
+
+class IdleDone(NamedTuple):
+    """The client ended IDLE: answer the IDLE command with this tag."""
+
+    tag: bytes
+
+
+class Fatal(NamedTuple):
+    """The stream cannot be understood any more: answer BYE and close. No event follows."""
+
+    text: str
+
+
+Event = (
+    CommandEvent
+    | BadCommand
+    | AppendStart
+    | AppendChunk
+    | AppendMessageEnd
+    | AppendDone
+    | AuthResponse
+    | IdleDone
+    | Fatal
+)

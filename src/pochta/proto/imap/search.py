@@ -1,0 +1,220 @@
+"""The keys of SEARCH: from prefix notation to a tree, without recursion.
+
+Open constructs (a list, NOT, OR) wait on a stack of our own until their keys are complete; how deep they nest is a
+named limit, so that whoever walks the tree may recurse. Lists in lists and ORs in ORs are flattened, which makes the
+long OR chains of real clients one node.
+
+Source: RFC 3501 §6.4.4 and §9 (search, search-key).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import Final
+
+from pochta.errors import RemoteProtocolError
+from pochta.proto.imap import commands as c
+from pochta.proto.imap.lex import MAX_NUMBER64, Lexer
+
+MAX_SEARCH_DEPTH: Final = 100
+"""Open lists, NOTs and ORs at one time; a walk of three Python frames per level stays under a third of the stack."""
+
+MAX_SEARCH_KEYS: Final = 1024
+"""Keys in one command; each may cost a pass over every message of the mailbox."""
+
+CHARSETS: Final = {
+    "US-ASCII": "ascii",
+    "ASCII": "ascii",
+    "UTF-8": "utf-8",
+    "ISO-8859-1": "iso-8859-1",
+    "ISO-8859-2": "iso-8859-2",
+    "ISO-8859-5": "iso-8859-5",
+    "ISO-8859-15": "iso-8859-15",
+    "WINDOWS-1250": "cp1250",
+    "WINDOWS-1251": "cp1251",
+    "WINDOWS-1252": "cp1252",
+    "KOI8-R": "koi8-r",
+    "KOI8-U": "koi8-u",
+}
+"""Charset names a client may search in, and the codec of each. Stateless single-byte sets and UTF-8 only."""
+
+_LETTER_C: Final = frozenset(b"Cc")
+_DIGITS_AND_STAR: Final = frozenset(b"0123456789*")
+_FIELDS: Final = frozenset((b"BCC", b"CC", b"FROM", b"SUBJECT", b"TO"))
+_FLAGS: Final = {
+    b"ANSWERED": "\\Answered",
+    b"DELETED": "\\Deleted",
+    b"DRAFT": "\\Draft",
+    b"FLAGGED": "\\Flagged",
+    b"SEEN": "\\Seen",
+}
+_PLAIN: Final[dict[bytes, c.SearchKey]] = {
+    b"ALL": c.SearchAll(),
+    b"RECENT": c.SearchRecent(),
+    b"OLD": c.SearchNot(c.SearchRecent()),
+    b"NEW": c.SearchAnd((c.SearchRecent(), c.SearchFlag("\\Seen", is_set=False))),
+    **{word: c.SearchFlag(flag, is_set=True) for word, flag in _FLAGS.items()},
+    **{b"UN" + word: c.SearchFlag(flag, is_set=False) for word, flag in _FLAGS.items()},
+}
+_DATES: Final = {prefix + test.value: (test, bool(prefix)) for prefix in (b"", b"SENT") for test in c.DateTest}
+_TEXTS: Final = {scope.value: scope for scope in c.TextScope}
+_SIZES: Final = {test.value: test for test in c.SizeTest}
+
+
+class _Kind(Enum):
+    ROOT = auto()
+    LIST = auto()
+    NOT = auto()
+    OR = auto()
+
+
+@dataclass(slots=True)
+class _Open:
+    kind: _Kind
+    keys: list[c.SearchKey] = field(default_factory=list)
+
+
+def parse_search(lexer: Lexer, *, is_uid: bool) -> c.Command:
+    """The rest of a SEARCH command, or UnknownCharset."""
+    codec = "utf-8"
+    start = lexer.pos
+    if lexer.peek() in _LETTER_C and lexer.word() == b"CHARSET":
+        lexer.space()
+        charset = lexer.astring()
+        lexer.space()
+        known = CHARSETS.get(charset.decode("ascii", "replace").upper())
+        if known is None:
+            # RFC 3501 §6.4.4: an unsupported charset deserves NO, not BAD; its strings cannot be read
+            return c.UnknownCharset(charset.decode("ascii", "replace"))
+        codec = known
+    else:
+        lexer.pos = start
+    return c.Search(_parse_keys(lexer, codec), is_uid)
+
+
+def _parse_keys(lexer: Lexer, codec: str) -> c.SearchKey:
+    stack = [_Open(_Kind.ROOT)]
+    count = 0
+    while True:
+        count += 1
+        if count > MAX_SEARCH_KEYS or len(stack) > MAX_SEARCH_DEPTH:
+            raise RemoteProtocolError("search is too complex")
+        if lexer.at_list():
+            lexer.open_list()
+            stack.append(_Open(_Kind.LIST))
+            continue
+        if lexer.peek() in _DIGITS_AND_STAR:
+            key: c.SearchKey = c.SearchSet(lexer.seq_set(), is_uid=False)
+        else:
+            word = lexer.word()
+            if word == b"NOT" or word == b"OR":
+                lexer.space()
+                stack.append(_Open(_Kind.NOT if word == b"NOT" else _Kind.OR))
+                continue
+            key = _parse_leaf(lexer, word, codec)
+        done = _close(lexer, stack, key)
+        if done is not None:
+            return done
+
+
+def _close(lexer: Lexer, stack: list[_Open], key: c.SearchKey) -> c.SearchKey | None:
+    """Gives `key` to the innermost open construct and closes all that are complete; the whole tree at the end.
+
+    None when another key has to follow; the space before it is taken.
+    """
+    while True:
+        top = stack[-1]
+        top.keys.append(key)
+        if top.kind is _Kind.NOT:
+            key = c.SearchNot(key)
+        elif top.kind is _Kind.OR:
+            if len(top.keys) == 1:
+                lexer.space()
+                return None
+            key = _join(c.SearchOr, top.keys)
+        elif top.kind is _Kind.LIST:
+            if lexer.more():
+                return None
+            key = _join(c.SearchAnd, top.keys)
+        else:
+            if lexer.at_end():
+                return _join(c.SearchAnd, top.keys)
+            lexer.space()
+            return None
+        stack.pop()
+
+
+def _join(kind: type[c.SearchAnd] | type[c.SearchOr], keys: list[c.SearchKey]) -> c.SearchKey:
+    if len(keys) == 1:
+        return keys[0]
+    flat: list[c.SearchKey] = []
+    for key in keys:
+        if isinstance(key, (c.SearchAnd, c.SearchOr)) and type(key) is kind:
+            flat.extend(key.keys)
+        else:
+            flat.append(key)
+    return kind(tuple(flat))
+
+
+def _parse_leaf(lexer: Lexer, word: bytes, codec: str) -> c.SearchKey:
+    plain = _PLAIN.get(word)
+    if plain is not None:
+        return plain
+    parse = _LEAVES.get(word)
+    if parse is None:
+        raise RemoteProtocolError("unknown search key")
+    lexer.space()
+    return parse(lexer, word, codec)
+
+
+def _text(lexer: Lexer, codec: str) -> str:
+    try:
+        # DEVIATES RFC 3501 §6.4.4: without CHARSET texts are read as UTF-8 (RFC 9051 §6.4.4), as clients send them
+        return lexer.astring().decode(codec)
+    except UnicodeDecodeError as error:
+        raise RemoteProtocolError("search text is not valid in its charset") from error
+
+
+def _field(lexer: Lexer, word: bytes, codec: str) -> c.SearchKey:
+    return c.SearchHeader(word.decode("ascii").lower(), _text(lexer, codec))
+
+
+def _header(lexer: Lexer, word: bytes, codec: str) -> c.SearchKey:
+    name = lexer.astring()
+    if not name.isascii():
+        raise RemoteProtocolError("invalid header field name")
+    lexer.space()
+    return c.SearchHeader(name.decode("ascii").lower(), _text(lexer, codec))
+
+
+def _scope(lexer: Lexer, word: bytes, codec: str) -> c.SearchKey:
+    return c.SearchText(_TEXTS[word], _text(lexer, codec))
+
+
+def _date(lexer: Lexer, word: bytes, codec: str) -> c.SearchKey:
+    test, is_sent = _DATES[word]
+    return c.SearchDate(test, lexer.date(), is_sent)
+
+
+def _size(lexer: Lexer, word: bytes, codec: str) -> c.SearchKey:
+    return c.SearchSize(_SIZES[word], lexer.number(MAX_NUMBER64))
+
+
+def _keyword(lexer: Lexer, word: bytes, codec: str) -> c.SearchKey:
+    return c.SearchFlag(lexer.atom().decode("ascii"), is_set=word == b"KEYWORD")
+
+
+def _uid(lexer: Lexer, word: bytes, codec: str) -> c.SearchKey:
+    return c.SearchSet(lexer.seq_set(), is_uid=True)
+
+
+_LEAVES: Final[dict[bytes, Callable[[Lexer, bytes, str], c.SearchKey]]] = {
+    **dict.fromkeys(_FIELDS, _field),
+    **dict.fromkeys(_TEXTS, _scope),
+    **dict.fromkeys(_DATES, _date),
+    **dict.fromkeys(_SIZES, _size),
+    b"HEADER": _header,
+    b"KEYWORD": _keyword,
+    b"UNKEYWORD": _keyword,
+    b"UID": _uid,
+}

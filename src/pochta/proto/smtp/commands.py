@@ -1,0 +1,188 @@
+"""Command lines, read: verbs, paths and parameters. Pure functions; the order of commands is `server`'s matter.
+
+What is wrong with a line is raised as `CommandError`, which carries the reply.
+"""
+
+import re
+from typing import Final, NamedTuple
+
+from pochta.errors import RemoteProtocolError
+from pochta.proto.address import Address, AddressError, AddressFault, parse_mailbox, parse_path
+from pochta.proto.smtp import replies
+from pochta.proto.smtp.replies import Reply
+
+MAX_HELLO_BYTES: Final = 255  # RFC 5321 §4.5.3.1.2: the longest domain
+MAX_SIZE_DIGITS: Final = 20  # RFC 1870 §5: size-value ::= 1*20DIGIT
+MAX_MECHANISM_CHARS: Final = 20  # RFC 4422 §3.1
+
+_ATOM = rb"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
+_LABEL = rb"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+# Nearly all of MAIL and RCPT: an ASCII address in its plain form. `{3,200}` keeps the path within its 256 octets, so
+# that nothing is left to check; every other line takes the long way through `parse_path`.
+PLAIN_PATH: Final = re.compile(
+    rb"(?i:(MAIL FROM|RCPT TO):)(?=<[^>]{3,200}>)"
+    rb"<(" + _ATOM + rb"(?:\." + _ATOM + rb")*)@(" + _LABEL + rb"(?:\." + _LABEL + rb")*)>(?: ([ -~]*))?\r\n"
+)
+_UNCLEAN_BYTES = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_PARAMETER = re.compile("([A-Za-z0-9][A-Za-z0-9-]*)(?:=([!-<>-~\u00a0-\U0010ffff]+))?")
+_HELLO_NAME = re.compile(r"[!-~]+")
+_XTEXT = re.compile(r"(?:[!-*,-<>-~]|\+[0-9A-F]{2})*")
+_MECHANISM = re.compile(rf"[A-Za-z0-9_-]{{1,{MAX_MECHANISM_CHARS}}}")
+_BLANKS: Final = " \t"
+
+
+class CommandError(RemoteProtocolError):
+    """A command line cannot be obeyed; `reply` is the answer."""
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__(reply.text)
+        self.reply = reply
+
+
+class MailParameters(NamedTuple):
+    """The parameters of MAIL, see `events.Mail`."""
+
+    size: int | None = None
+    is_8bit: bool = False
+    is_smtputf8: bool = False
+    auth: str | None = None
+
+
+NO_MAIL_PARAMETERS: Final = MailParameters()
+
+
+def split_command(line: bytes) -> tuple[str, str]:
+    """Verb in upper case and the rest without blanks around it, from a line without CRLF."""
+    if b"\r" in line or b"\n" in line:
+        raise CommandError(replies.BARE_NEWLINE)
+    # RFC 5321 §4.1.2: control characters must not be in commands.
+    if _UNCLEAN_BYTES.search(line):
+        raise CommandError(replies.BAD_CHARACTERS)
+    try:
+        text = line.decode("utf-8")
+    except UnicodeDecodeError:
+        raise CommandError(replies.BAD_CHARACTERS) from None
+    # RFC 5321 §4.1.1: white space before the line end is tolerated. Only ASCII's: a line is not the place for others.
+    verb, _, argument = text.strip(_BLANKS).partition(" ")
+    return verb.upper(), argument.strip(_BLANKS)
+
+
+def parse_hello(argument: str) -> str:
+    """The client's name for itself, any visible ASCII: clients send underscores and bare host names."""
+    # RFC 5321 §4.1.1.1: text behind the name is expected and ignored.
+    name = argument.partition(" ")[0]
+    if len(name) > MAX_HELLO_BYTES or not _HELLO_NAME.fullmatch(name):
+        raise CommandError(replies.HELLO_SYNTAX)
+    return name
+
+
+def parse_mail(argument: str) -> tuple[Address | None, str]:
+    """Reverse-path and parameters, from what follows `MAIL`."""
+    path, parameters = _parse_path_argument(argument, "FROM:", replies.MAIL_SYNTAX, status="5.1.7")
+    if path is not None and not path.domain:
+        raise CommandError(replies.MAIL_SYNTAX._replace(enhanced="5.1.7"))
+    return path, parameters
+
+
+def parse_rcpt(argument: str) -> tuple[Address, str]:
+    """Forward-path and parameters, from what follows `RCPT`."""
+    path, parameters = _parse_path_argument(argument, "TO:", replies.RCPT_SYNTAX, status="5.1.3")
+    if path is None:
+        raise CommandError(replies.RCPT_SYNTAX._replace(enhanced="5.1.3"))
+    return path, parameters
+
+
+def parse_mail_parameters(text: str, *, max_message_bytes: int, is_auth_offered: bool) -> MailParameters:
+    """The parameters of MAIL; `text` is what follows the path.
+
+    Raises:
+        CommandError: 501 for bad syntax, 552 for a size beyond `max_message_bytes`, 555 for an unknown parameter.
+    """
+    size: int | None = None
+    auth: str | None = None
+    is_8bit = is_smtputf8 = False
+    for keyword, value in _parameters(text):
+        if keyword == "SIZE":
+            size = _parse_size(value, max_message_bytes)
+        elif keyword == "BODY":
+            # RFC 6152 §2: BODY is 7BIT or 8BITMIME.
+            body = (value or "").upper()
+            if body not in ("7BIT", "8BITMIME"):
+                raise CommandError(replies.PARAMETER_SYNTAX)
+            is_8bit = body == "8BITMIME"
+        elif keyword == "SMTPUTF8":
+            # RFC 6531 §3.4: the parameter takes no value.
+            if value is not None:
+                raise CommandError(replies.PARAMETER_SYNTAX)
+            is_smtputf8 = True
+        elif keyword == "AUTH" and is_auth_offered:
+            auth = _parse_auth(value)
+        else:
+            # RFC 5321 §4.1.1.11: 555 for a parameter that is not known.
+            raise CommandError(replies.PARAMETER_UNKNOWN)
+    return MailParameters(size, is_8bit, is_smtputf8, auth)
+
+
+def refuse_rcpt_parameters(text: str) -> None:
+    """Raise the reply for any parameter of RCPT: no extension offered here has one."""
+    for _ in _parameters(text):
+        raise CommandError(replies.PARAMETER_UNKNOWN)
+
+
+def parse_auth(argument: str) -> tuple[str, str | None]:
+    """Mechanism in upper case and the initial response as sent, None when there is none."""
+    mechanism, has_response, response = argument.partition(" ")
+    if not _MECHANISM.fullmatch(mechanism):
+        raise CommandError(replies.AUTH_SYNTAX)
+    return mechanism.upper(), response.strip(_BLANKS) if has_response else None
+
+
+def _parse_path_argument(argument: str, word: str, syntax: Reply, *, status: str) -> tuple[Address | None, str]:
+    if argument[: len(word)].upper() != word:
+        raise CommandError(syntax)
+    # DEVIATES RFC 5321 §3.3: blanks behind the colon are taken; people at a terminal and scripts write them.
+    start = len(word)
+    while argument[start : start + 1] == " ":
+        start += 1
+    try:
+        path, end = parse_path(argument, start)
+    except AddressError as error:
+        if error.fault is AddressFault.SYNTAX:
+            raise CommandError(syntax._replace(enhanced=status)) from error
+        raise CommandError(Reply(501, status, str(error).capitalize())) from error
+    if argument[end : end + 1] not in ("", " "):
+        raise CommandError(syntax)
+    return path, argument[end + 1 :]
+
+
+def _parameters(text: str) -> list[tuple[str, str | None]]:
+    found: dict[str, str | None] = {}
+    for word in filter(None, text.split(" ")):
+        match = _PARAMETER.fullmatch(word)
+        # RFC 1870 §6: a parameter stands there once.
+        if match is None or match[1].upper() in found:
+            raise CommandError(replies.PARAMETER_SYNTAX)
+        found[match[1].upper()] = match[2]
+    return list(found.items())
+
+
+def _parse_size(value: str | None, max_message_bytes: int) -> int:
+    if value is None or len(value) > MAX_SIZE_DIGITS or not (value.isascii() and value.isdecimal()):
+        raise CommandError(replies.PARAMETER_SYNTAX)
+    size = int(value)
+    if size > max_message_bytes:
+        raise CommandError(replies.MESSAGE_TOO_LARGE)
+    return size
+
+
+def _parse_auth(value: str | None) -> str:
+    """The identity in MAIL's AUTH parameter, `""` for `<>`. Source: RFC 4954 §5, xtext of RFC 3461 §4."""
+    if value is None or not _XTEXT.fullmatch(value):
+        raise CommandError(replies.PARAMETER_SYNTAX)
+    if value == "<>":
+        return ""
+    raw = re.sub(rb"\+([0-9A-F]{2})", lambda match: bytes.fromhex(match[1].decode("ascii")), value.encode("ascii"))
+    try:
+        return str(parse_mailbox(raw.decode("utf-8")))
+    except (UnicodeDecodeError, AddressError):
+        raise CommandError(replies.PARAMETER_SYNTAX) from None

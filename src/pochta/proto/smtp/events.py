@@ -1,0 +1,128 @@
+"""What the SMTP server engine tells its driver.
+
+A `Question` is followed by nothing until the driver has answered it with `accept` or `reply`; a `Notice`
+wants no answer: the engine has answered the peer where an answer was due.
+"""
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from pochta.proto.address import Address
+
+
+class DataFault(Enum):
+    """Why a message that was read to its end cannot be taken."""
+
+    TOO_LARGE = "too_large"
+    BARE_NEWLINE = "bare_newline"
+
+
+class CloseReason(Enum):
+    """Why the conversation is over."""
+
+    QUIT = "quit"
+    TOO_MANY_ERRORS = "too_many_errors"
+    NOT_SMTP = "not_smtp"
+    SHUT_DOWN = "shut_down"
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """Question: the client names itself. An open transaction is gone, whatever the answer's text."""
+
+    name: str
+    is_extended: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Mail:
+    """Question: a transaction begins. `reverse_path` None is `<>`; `size` as declared, None when not.
+
+    `auth` is the AUTH= parameter: None when absent, `""` for `<>`, else an address that nobody has verified.
+    """
+
+    reverse_path: Address | None
+    size: int | None = None
+    is_8bit: bool = False
+    is_smtputf8: bool = False
+    auth: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rcpt:
+    """Question: one recipient. `POSTMASTER` for the bare `<postmaster>`."""
+
+    forward_path: Address
+
+
+@dataclass(frozen=True, slots=True)
+class DataStart:
+    """Question: the client wants to send the message; there is at least one accepted recipient."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataChunk:
+    """Notice: the next bytes of the message, dots unstuffed; never empty. Cuts lie anywhere."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class DataEnd:
+    """Question: the message is complete. LMTP: answered once per accepted recipient, in their order."""
+
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class DataRejected:
+    """Notice: the message must be discarded; the engine has refused it and ended the transaction."""
+
+    fault: DataFault
+
+
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """Notice: the client gave up its transaction; forget its sender and recipients."""
+
+
+@dataclass(frozen=True, slots=True)
+class StartTls:
+    """Question: `accept`, send what is to be sent, then shake hands and call `start_tls_done`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """Question: a complete PLAIN or LOGIN exchange. Put the password into a `Secret` at once."""
+
+    mechanism: str
+    authzid: str
+    username: str
+    password: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Auth:
+    """Question: any other mechanism begins. Answer with `challenge`, `accept` (235) or `reply`."""
+
+    mechanism: str
+    initial_response: bytes | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class AuthResponse:
+    """Question: the client's answer to a `challenge`."""
+
+    data: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """Notice, the last event: send what is to be sent and close."""
+
+    reason: CloseReason
+
+
+Question = Hello | Mail | Rcpt | DataStart | DataEnd | StartTls | Credentials | Auth | AuthResponse
+Notice = DataChunk | DataRejected | Reset | Closed
+Event = Question | Notice

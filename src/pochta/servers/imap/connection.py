@@ -1,0 +1,398 @@
+"""One IMAP connection: engine events become commands, one after the other; answers become few writes.
+
+Theory of operation. `on_data` feeds the engine and handles, in the same turn of the loop, every command that needs no
+wait. The first one that does starts a task, which goes on with the rest of the input; meanwhile new input waits in the
+engine, and reading stops above HELD_INPUT_BYTES. Output gathers in a list and leaves in one write when the input is
+used up, or past FLUSH_BYTES with a wait for a slow peer (INV-5: nothing of the store is held across that wait).
+While IDLE is on, hints of the store start the same task.
+"""
+
+import ssl
+from dataclasses import dataclass
+from typing import Final
+
+from pochta import log
+from pochta.accounts.auth import Authenticator
+from pochta.delivery.intake import Intake
+from pochta.errors import Refusal, RefusalCode, TryLater
+from pochta.net.connection import Connection
+from pochta.proto.imap import commands as c
+from pochta.proto.imap import encode
+from pochta.proto.imap.events import (
+    AppendChunk,
+    AppendDone,
+    AppendMessageEnd,
+    AppendStart,
+    AuthResponse,
+    BadCommand,
+    CommandEvent,
+    Event,
+    Fatal,
+    IdleDone,
+)
+from pochta.proto.imap.server import ImapServer
+from pochta.servers.imap import signin
+from pochta.servers.imap.append import Appending
+from pochta.servers.imap.selected import Selected
+from pochta.servers.imap.table import HANDLERS, State
+from pochta.servers.imap.views import Views
+from pochta.servers.refusal import imap_answer
+from pochta.store.store import Store
+
+FLUSH_BYTES: Final = 64 * 1024  # INV-7: output above that waits for the peer
+HELD_INPUT_BYTES: Final = 128 * 1024  # pipelined commands waiting for the one that runs
+BAD_COMMANDS_MAX: Final = (
+    20  # then BYE: as many as Dovecot's imap_max_errors; a client that errs so often errs for ever
+)
+
+CAPABILITIES: Final = (
+    "IMAP4rev1 LITERAL+ SASL-IR ID ENABLE NAMESPACE CHILDREN SPECIAL-USE UIDPLUS MOVE IDLE UNSELECT MULTIAPPEND"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImapContext:
+    """What all IMAP connections of a worker share."""
+
+    hostname: str
+    store: Store
+    views: Views
+    intake: Intake
+    authenticator: Authenticator
+    connections: "set[ImapConnection]"
+    tls: ssl.SSLContext | None
+    message_size_bytes: int
+    login_timeout_s: float
+    idle_timeout_s: float
+    auth_failures_max: int
+    counters: dict[str, int]
+
+
+class ImapConnection(Connection):
+    """An accepted IMAP connection."""
+
+    __slots__ = (
+        "_appending",
+        "_auth_failures",
+        "_bad_commands",
+        "_has_news",
+        "_idle_tag",
+        "_is_pumping",
+        "_is_stopping",
+        "_out",
+        "_out_bytes",
+        "account_id",
+        "address",
+        "context",
+        "engine",
+        "is_plaintext_auth_allowed",
+        "sasl",
+        "selected",
+        "starttls_offered",
+    )
+
+    def __init__(self, context: ImapContext, *, offers_starttls: bool, allows_plaintext_auth: bool) -> None:
+        super().__init__()
+        self.context = context
+        self.engine = ImapServer()
+        self.starttls_offered = offers_starttls
+        self.is_plaintext_auth_allowed = allows_plaintext_auth
+        self.account_id = 0
+        self.address = ""
+        self.selected: Selected | None = None
+        self.sasl: signin.Exchange | None = None  # AUTHENTICATE under way
+        self._out: list[bytes] = []
+        self._out_bytes = 0
+        self._is_pumping = False
+        self._is_stopping = False
+        self._has_news = False
+        self._idle_tag: bytes | None = None
+        self._appending: Appending | None = None
+        self._bad_commands = 0
+        self._auth_failures = 0
+
+    @property
+    def may_sign_in(self) -> bool:
+        """Whether a password may be sent on this connection as it is."""
+        return self.is_secure or self.is_plaintext_auth_allowed
+
+    def capabilities(self) -> bytes:
+        """The capabilities in force, as after `CAPABILITY `."""
+        words = [CAPABILITIES]
+        if not self.account_id:
+            if self.starttls_offered and not self.is_secure:
+                words.append("STARTTLS")
+            # RFC 3501 §6.2.3: LOGINDISABLED where a password would be read by others
+            words.append("AUTH=PLAIN AUTH=LOGIN" if self.may_sign_in else "LOGINDISABLED")
+        return " ".join(words).encode("ascii")
+
+    def on_connect(self) -> None:
+        self.context.connections.add(self)
+        self.context.counters["imap_connections"] += 1
+        self.set_deadline(self.context.login_timeout_s)
+        log.event("imap.connect", conn=self.id, peer=self.peer_address, tls=self.tls_version)
+        code = b"CAPABILITY " + self.capabilities()
+        self.write(encode.untagged(b"OK", f"{self.context.hostname} Pochta ready", code=code))
+
+    def on_lost(self) -> None:
+        self.context.connections.discard(self)
+        if self._appending is not None:
+            self._appending.discard()
+        log.event("imap.disconnect", conn=self.id, account=self.address or None)
+
+    def on_timeout(self) -> None:
+        if self._is_pumping:
+            self.set_deadline(self.context.idle_timeout_s)  # the peer waits for us, not we for it
+            return
+        # RFC 3501 §5.4: an autologout tells the client
+        self.write(encode.untagged(b"BYE", "Nothing was said for too long; closing"))
+        self.close()
+
+    def on_crash(self) -> None:
+        self.write(encode.untagged(b"BYE", "Internal error; it was logged"))
+        self.close()
+
+    def stop(self) -> None:
+        """The server stops: say goodbye after the command under way."""
+        self._is_stopping = True
+        if not self._is_pumping:
+            self._say_goodbye()
+
+    def _say_goodbye(self) -> None:
+        self.write(encode.untagged(b"BYE", "The server is shutting down; come again in a moment"))
+        self.close()
+
+    def on_data(self, data: bytes) -> None:
+        self.engine.receive_data(data)
+        if self._is_pumping:
+            if self.engine.buffered_bytes > HELD_INPUT_BYTES:
+                self.hold_input()
+            return
+        self.set_deadline(self.context.idle_timeout_s if self.account_id else self.context.login_timeout_s)
+        is_fresh: bool | None = None
+        while (event := self.engine.next_event()) is not None:
+            if type(event) is CommandEvent and type(event.command) is c.Noop and self._idle_tag is None:
+                if is_fresh is None:
+                    is_fresh = self.selected is None or self.selected.is_told_everything
+                if is_fresh:
+                    self._out.append(b"%b OK NOOP completed\r\n" % event.tag)
+                    continue
+            self._take_engine_output()
+            self._start(event)
+            return
+        self._flush()
+
+    def hear(self) -> None:
+        """The store has changed: an idling client is told."""
+        if self._idle_tag is None:
+            return
+        self._has_news = True
+        if not self._is_pumping and not self.is_closing:
+            self._start(None)
+
+    def keep_alive(self) -> None:
+        """Tell an idling client that we are there, so that no gateway forgets the connection."""
+        if self._idle_tag is not None and not self._is_pumping:
+            self.write(b"* OK Still here\r\n")
+
+    def _start(self, event: Event | None) -> None:
+        self._is_pumping = True
+        self.spawn(self._pump(event))
+
+    async def _pump(self, event: Event | None) -> None:
+        """Handle `event` and all input that waits behind it."""
+        try:
+            while True:
+                if event is not None:
+                    await self._handle(event)
+                if self._is_stopping or self.is_closing:
+                    break
+                event = self.engine.next_event()
+                self._take_engine_output()
+                if event is None:
+                    if self._has_news and self._idle_tag is not None:
+                        self._has_news = False
+                        await self.sync(may_expunge=True)
+                        continue
+                    break
+        finally:
+            self._is_pumping = False
+        self._flush()
+        if self._is_stopping and not self.is_closing:
+            self._say_goodbye()
+        self.resume_input()
+
+    def send(self, data: bytes) -> None:
+        """Put `data` behind what is to be sent."""
+        self._out.append(data)
+        self._out_bytes += len(data)
+
+    async def send_large(self, data: bytes) -> None:
+        """As `send`, and wait for the peer when much is unsent."""
+        self.send(data)
+        if self._out_bytes >= FLUSH_BYTES:
+            self._flush()
+            await self.drain()
+
+    def _take_engine_output(self) -> None:
+        """Put what the engine itself has to say in its place among the answers."""
+        engine_bytes = self.engine.data_to_send()
+        if engine_bytes:
+            self._out.append(engine_bytes)
+
+    def _flush(self) -> None:
+        self._take_engine_output()
+        if self._out:
+            self.write(self._out[0] if len(self._out) == 1 else b"".join(self._out))
+            self._out.clear()
+            self._out_bytes = 0
+
+    async def flush(self) -> None:
+        """Send what has gathered and wait for a slow peer."""
+        self._flush()
+        await self.drain()
+
+    async def sync(self, *, may_expunge: bool, with_uid: bool = False) -> None:
+        """Tell the client what has changed in the selected mailbox."""
+        if self.selected is None:
+            return
+        try:
+            async for block in self.selected.sync(may_expunge=may_expunge, with_uid=with_uid):
+                await self.send_large(block)
+        except Refusal as refusal:
+            if refusal.code is not RefusalCode.NOT_FOUND:
+                raise
+            # RFC 2180 §3.3: the mailbox was removed in another session; no response could describe that
+            self.send(encode.untagged(b"BYE", "The selected mailbox was removed"))
+            self._flush()
+            self.close()
+
+    async def _handle(self, event: Event) -> None:
+        if isinstance(event, CommandEvent):
+            await self._run(event.tag, event.command)
+        elif isinstance(event, AppendChunk | AppendStart | AppendMessageEnd | AppendDone):
+            await self._handle_append(event)
+        elif isinstance(event, BadCommand):
+            self._handle_bad(event)
+        elif isinstance(event, AuthResponse):
+            await signin.continue_authenticate(self, event.data)
+        elif isinstance(event, IdleDone):
+            await self._end_idle(event.tag)
+        elif isinstance(event, Fatal):
+            self.send(encode.untagged(b"BYE", event.text))
+            self._flush()
+            self.close()
+
+    async def _run(self, tag: bytes, command: c.Command) -> None:
+        handler, state = HANDLERS[type(command)]
+        if state is State.AUTHENTICATED and not self.account_id:
+            self.send(encode.tagged(tag, b"BAD", "Sign in first"))
+            return
+        if state is State.SELECTED and self.selected is None:
+            self.send(encode.tagged(tag, b"BAD", "Select a mailbox first"))
+            return
+        if state is State.NOT_AUTHENTICATED and self.account_id:
+            self.send(encode.tagged(tag, b"BAD", "You are signed in already"))
+            return
+        self.context.counters["imap_commands"] += 1
+        try:
+            await handler(self, tag, command)
+        except (Refusal, TryLater) as error:
+            self.answer_error(tag, error)
+
+    def answer_error(self, tag: bytes, error: Refusal | TryLater) -> None:
+        """The tagged answer to a lawful "no"."""
+        (status, code), text = imap_answer(error)
+        if isinstance(error, Refusal) and error.detail:
+            log.event("imap.refused", conn=self.id, account=self.address or None, text=text, detail=error.detail)
+        self.send(encode.tagged(tag, status, text, code=code))
+
+    def count_auth_failure(self) -> bool:
+        """Count one; whether it was one too many (the connection is closed then)."""
+        self._auth_failures += 1
+        if self._auth_failures < self.context.auth_failures_max:
+            return False
+        self.send(encode.untagged(b"BYE", "Too many failed sign-ins"))
+        self._flush()
+        self.close()
+        return True
+
+    def _handle_bad(self, event: BadCommand) -> None:
+        self._idle_tag = None
+        self.sasl = None
+        if self._appending is not None:
+            self._appending.discard()
+            self._appending = None
+        self._bad_commands += 1
+        if event.tag is None:
+            self.send(encode.untagged(b"BAD", event.text))
+        else:
+            self.send(encode.tagged(event.tag, b"BAD", event.text))
+        if self._bad_commands >= BAD_COMMANDS_MAX:
+            self.send(encode.untagged(b"BYE", "Too many bad commands"))
+            self._flush()
+            self.close()
+
+    async def _handle_append(self, event: AppendChunk | AppendStart | AppendMessageEnd | AppendDone) -> None:
+        if isinstance(event, AppendStart) and event.is_first:
+            self._appending = Appending(self.context, self.account_id, event.mailbox)
+        appending = self._appending
+        assert appending is not None
+        try:
+            if isinstance(event, AppendChunk):
+                appending.write(event.data)
+            elif isinstance(event, AppendStart):
+                await appending.begin(event)
+                self.engine.accept_append()
+                self._flush()
+            elif isinstance(event, AppendMessageEnd):
+                await appending.end_message()
+            else:
+                code = await appending.commit()
+                self._appending = None
+                await self.sync(may_expunge=True)
+                self.send(encode.tagged(event.tag, b"OK", "APPEND completed", code=code))
+        except (Refusal, TryLater) as error:
+            appending.discard()
+            self._appending = None
+            if not isinstance(event, AppendDone):
+                self.engine.refuse_append()
+            self.answer_append_error(appending.tag, error)
+
+    def answer_append_error(self, tag: bytes, error: Refusal | TryLater) -> None:
+        """As `answer_error`; a missing mailbox is one that the client may make (RFC 3501 §6.3.11)."""
+        if isinstance(error, Refusal) and error.code is RefusalCode.NOT_FOUND:
+            self.send(encode.tagged(tag, b"NO", error.text, code=b"TRYCREATE"))
+        else:
+            self.answer_error(tag, error)
+
+    async def begin_idle(self, tag: bytes) -> None:
+        """Grant IDLE; what changed since the last command is told at once."""
+        self._idle_tag = tag
+        self.engine.start_idle()
+        self._flush()
+        await self.sync(may_expunge=True)
+
+    async def _end_idle(self, tag: bytes) -> None:
+        self._idle_tag = None
+        await self.sync(may_expunge=True)
+        self.send(encode.tagged(tag, b"OK", "IDLE terminated"))
+
+    async def secure(self) -> None:
+        """Shake hands; the command was answered."""
+        assert self.context.tls is not None
+        self.hold_input()
+        await self.flush()
+        await self.start_tls(self.context.tls)
+        dropped = self.engine.start_tls_done()
+        if dropped:
+            log.event("imap.starttls.injected", conn=self.id, peer=self.peer_address, dropped=dropped)
+
+    def signed_in(self, account_id: int, address: str) -> None:
+        """From now on the connection acts for this account."""
+        self.account_id = account_id
+        self.address = address
+        self.engine.is_authenticated = True
+        self.set_deadline(self.context.idle_timeout_s)
+        self.context.counters["logins"] += 1
+        log.event("imap.login", conn=self.id, account=address)

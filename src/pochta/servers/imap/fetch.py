@@ -1,0 +1,249 @@
+"""FETCH. Source: RFC 3501 §6.4.5 and §7.4.2.
+
+What is asked decides how much is read: UID and FLAGS come from the session's snapshot; dates, sizes, ENVELOPE,
+BODYSTRUCTURE and the usual header fields from rows, up to a chunk of the view at a time, as finished bytes put together
+by one format; only other sections open the message (`sections`). No object and no await for each message but there.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from pochta.mime.core import INCOMPLETE, FieldSelection, select_fields
+from pochta.proto.imap import commands as c
+from pochta.proto.imap import encode
+from pochta.proto.imap.commands import BodySection, FetchAttribute, FetchItem, SectionKind
+from pochta.proto.imap.dates import encode_internal_date
+from pochta.proto.imap.view import Slice
+from pochta.servers.imap import sections
+from pochta.servers.imap.messages import flag_lines, select_slices, set_flags
+from pochta.servers.imap.selected import Selected, uid_ranges
+from pochta.store import flags
+from pochta.store.placements import FlagMode
+from pochta.store.tx import Row, Tx
+
+if TYPE_CHECKING:
+    from pochta.servers.imap.connection import ImapConnection
+
+_SNAPSHOT_ITEMS: Final = frozenset({FetchAttribute.UID, FetchAttribute.FLAGS})
+
+
+class _Column(NamedTuple):
+    """An item that rows answer: its place in the format, the SQL columns it takes."""
+
+    form: bytes
+    sql: tuple[str, ...]
+
+
+_COLUMNS: Final = {
+    FetchAttribute.UID: _Column(b"UID %d", ()),
+    FetchAttribute.FLAGS: _Column(b"FLAGS (%b)", ()),
+    FetchAttribute.INTERNALDATE: _Column(b"INTERNALDATE %b", ("p.internal_date", "p.zone_minutes")),
+    FetchAttribute.RFC822_SIZE: _Column(b"RFC822.SIZE %d", ("p.size",)),
+    FetchAttribute.ENVELOPE: _Column(b"ENVELOPE %b", ("m.envelope",)),
+    FetchAttribute.BODYSTRUCTURE: _Column(b"BODYSTRUCTURE %b", ("m.body_structure",)),
+}
+
+
+class Plan(NamedTuple):
+    """How a FETCH is carried out: items that rows answer, with their SQL, and sections that need the message."""
+
+    items: tuple[FetchItem, ...]
+    sql_columns: tuple[str, ...]
+    selections: dict[BodySection, FieldSelection]  # header fields that `header_core` holds
+    opened: tuple[FetchItem, ...]  # sections, and BODY, for which the message is opened
+
+
+def plan(items: Sequence[FetchItem]) -> Plan:
+    """The plan for the items of a command."""
+    row_items: list[FetchItem] = []
+    opened: list[FetchItem] = []
+    selections: dict[BodySection, FieldSelection] = {}
+    sql: list[str] = []
+    for item in items:
+        if isinstance(item, BodySection):
+            is_core = item.kind is SectionKind.HEADER_FIELDS and not item.part and item.partial is None
+            selection = FieldSelection.from_names(item.fields) if is_core else None
+            if selection is None:
+                opened.append(item)
+            else:
+                selections[item] = selection
+                row_items.append(item)
+                sql.append("m.header_core")
+        elif item is FetchAttribute.BODY:
+            opened.append(item)
+        else:
+            row_items.append(item)
+            sql.extend(_COLUMNS[item].sql)
+    if opened:
+        sql += ["m.blob_id", "m.size", "m.header_size"]
+    return Plan(tuple(row_items), tuple(dict.fromkeys(sql)), selections, tuple(opened))
+
+
+async def fetch(connection: "ImapConnection", tag: bytes, command: c.Fetch) -> None:
+    """FETCH and UID FETCH."""
+    selected = connection.selected
+    assert selected is not None
+    parts = select_slices(await selected.snapshot(), command.seq_set, is_uid=command.is_uid)
+    if parts is None:
+        connection.send(encode.tagged(tag, b"BAD", "There is no message of that number"))
+        return
+    items = command.items
+    ranges = uid_ranges(parts)
+    sets_seen = any(isinstance(item, BodySection) and not item.is_peek for item in items)
+    if sets_seen and await _set_seen(connection, selected, parts) and FetchAttribute.FLAGS not in items:
+        items = (*items, FetchAttribute.FLAGS)  # RFC 3501 §6.4.5: flags that change SHOULD be told
+    if FetchAttribute.FLAGS in items and not await selected.is_unchanged():
+        await selected.learn(ranges)
+    is_complete = await _respond(connection, selected, ranges, items)
+    await connection.sync(may_expunge=command.is_uid, with_uid=command.is_uid)
+    if is_complete:
+        connection.send(encode.tagged(tag, b"OK", "FETCH completed"))
+    else:
+        # RFC 5530 §3: of messages removed in another session, some can no longer be read
+        connection.send(encode.tagged(tag, b"NO", "Some messages are gone", code=b"EXPUNGEISSUED"))
+
+
+async def _set_seen(connection: "ImapConnection", selected: Selected, parts: list[Slice]) -> bool:
+    if selected.is_read_only:
+        return False
+    unseen = [part for part in parts if any(not bits & flags.SEEN for bits in part.flags)]
+    if unseen:
+        await set_flags(connection, selected, unseen, FlagMode.ADD, flags.SEEN, ())
+    return bool(unseen)
+
+
+async def _respond(
+    connection: "ImapConnection", selected: Selected, ranges: Sequence[tuple[int, int]], items: tuple[FetchItem, ...]
+) -> bool:
+    """Send the responses; False when a message is gone for good."""
+    snapshot = await selected.snapshot()
+    if FetchAttribute.FLAGS in items and set(items) <= _SNAPSHOT_ITEMS:
+        for part in snapshot.by_uid(ranges):
+            await connection.send_large(await flag_lines(selected, part, with_uid=FetchAttribute.UID in items))
+        return True
+    steps = plan(items)
+    is_complete = True
+    for part in snapshot.by_uid(ranges):
+        rows = await _rows(connection, selected, part, steps.sql_columns)
+        is_complete = is_complete and len(rows) == part.stop - part.start
+        if steps.opened:
+            await _send_opened(connection, selected, part, steps, rows)
+        else:
+            await connection.send_large(await _row_lines(connection, selected, part, steps, rows))
+    return is_complete
+
+
+async def _rows(connection: "ImapConnection", selected: Selected, part: Slice, columns: tuple[str, ...]) -> list[Row]:
+    """(uid, *columns) of the slice's messages, rising; those of removed ones too while they are kept."""
+    if not columns:
+        return [(uid,) for uid in part.uids]
+    first, last = part.chunk.uids[part.start], part.chunk.uids[part.stop - 1]
+    args = (selected.account_id, selected.mailbox_id, first, last)
+    read = connection.context.store.read
+    rows = await read(selected.account_id, _read_rows, "placement", columns, *args)
+    wanted = part.stop - part.start
+    if len(rows) == wanted:
+        return rows
+    # INV-8: a command works on the view it began with
+    gone = await read(selected.account_id, _read_rows, "removed", columns, *args)
+    uids = set(part.uids)
+    return sorted((row for row in (*rows, *gone) if row[0] in uids), key=_uid_of)
+
+
+def _uid_of(row: Row) -> int:
+    uid: int = row[0]
+    return uid
+
+
+def _read_rows(
+    tx: Tx, table: str, columns: tuple[str, ...], account_id: int, mailbox_id: int, first: int, last: int
+) -> list[Row]:
+    join = ""
+    if any(column.startswith("m.") for column in columns):
+        join = " JOIN message m ON m.account_id = p.account_id AND m.id = p.message_id"
+    return tx.rows(
+        f"SELECT p.uid, {', '.join(columns)} FROM {table} p{join}"
+        " WHERE p.account_id = ? AND p.mailbox_id = ? AND p.uid BETWEEN ? AND ? ORDER BY p.uid",
+        (account_id, mailbox_id, first, last),
+    )
+
+
+async def _values(
+    selected: Selected, part: Slice, steps: Plan, rows: Sequence[Row]
+) -> tuple[list[bytes], list[Sequence[int | bytes]]]:
+    """The forms of the plan's items and, for each place in them, the column of values."""
+    index = {name: at for at, name in enumerate(steps.sql_columns, 1)}
+    is_whole = len(rows) == part.stop - part.start
+    forms: list[bytes] = []
+    values: list[Sequence[int | bytes]] = []
+    for item in steps.items:
+        if isinstance(item, BodySection):
+            selection = steps.selections[item]
+            at = index["m.header_core"]
+            found = [select_fields(row[at], selection) for row in rows]
+            # `None`: the header was too large for a core; such a message is opened by `sections`
+            texts = [b"" if one is None else one for one in found]
+            forms.append(item.label.replace(b"%", b"%%") + b" {%d}\r\n%b")
+            values += [[len(text) for text in texts], texts]
+            continue
+        forms.append(_COLUMNS[item].form)
+        if item is FetchAttribute.UID:
+            values.append(part.uids if is_whole else [row[0] for row in rows])
+        elif item is FetchAttribute.FLAGS:
+            shown = await selected.shown_flags(part)
+            if not is_whole:
+                by_uid = dict(zip(part.uids, shown, strict=True))
+                shown = [by_uid[row[0]] for row in rows]
+            values.append(shown)
+        elif item is FetchAttribute.INTERNALDATE:
+            at, zone_at = index["p.internal_date"], index["p.zone_minutes"]
+            values.append([encode_internal_date(row[at], row[zone_at]) for row in rows])
+        else:
+            at = index[_COLUMNS[item].sql[0]]
+            values.append([row[at] for row in rows])
+    return forms, values
+
+
+async def _row_lines(
+    connection: "ImapConnection", selected: Selected, part: Slice, steps: Plan, rows: Sequence[Row]
+) -> bytes:
+    """The response lines of a slice that rows alone answer. About 1 us a message besides the rows."""
+    if _has_incomplete_core(steps, rows):
+        whole = steps._replace(
+            items=tuple(item for item in steps.items if not isinstance(item, BodySection)),
+            opened=tuple(item for item in steps.items if isinstance(item, BodySection)),
+            sql_columns=(*steps.sql_columns, "m.blob_id", "m.size", "m.header_size"),
+        )
+        rows = await _rows(connection, selected, part, whole.sql_columns)
+        await _send_opened(connection, selected, part, whole, rows)
+        return b""
+    forms, values = await _values(selected, part, steps, rows)
+    form = b"* %d FETCH (" + b" ".join(forms) + b")\r\n"
+    return b"".join([form % row for row in zip(_numbers(part, rows), *values, strict=True)])
+
+
+def _has_incomplete_core(steps: Plan, rows: Sequence[Row]) -> bool:
+    if not steps.selections:
+        return False
+    at = 1 + steps.sql_columns.index("m.header_core")
+    return any(row[at] == INCOMPLETE for row in rows)
+
+
+def _numbers(part: Slice, rows: Sequence[Row]) -> Sequence[int]:
+    if len(rows) == part.stop - part.start:
+        return range(part.seq, part.seq + len(rows))
+    by_uid = {uid: seq for seq, uid in enumerate(part.uids, part.seq)}
+    return [by_uid[row[0]] for row in rows]
+
+
+async def _send_opened(
+    connection: "ImapConnection", selected: Selected, part: Slice, steps: Plan, rows: Sequence[Row]
+) -> None:
+    """Responses with sections for which each message is opened."""
+    forms, values = await _values(selected, part, steps, rows)
+    form = b" ".join(forms)
+    heads = [form % row for row in zip(*values, strict=True)] if values else [b""] * len(rows)
+    at = 1 + steps.sql_columns.index("m.blob_id")
+    numbers = _numbers(part, rows)
+    wanted = [sections.Wanted(numbers[n], heads[n], row[at], row[at + 1], row[at + 2]) for n, row in enumerate(rows)]
+    await sections.send(connection, selected.account_id, wanted, steps.opened)

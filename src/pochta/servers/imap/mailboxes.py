@@ -1,0 +1,201 @@
+"""Commands about mailboxes: LIST and its kin, SELECT, STATUS, CREATE, DELETE, RENAME, subscriptions."""
+
+import re
+from typing import TYPE_CHECKING, Final
+
+from pochta import clock
+from pochta.proto.imap import commands as c
+from pochta.proto.imap import encode
+from pochta.servers.imap.selected import SYSTEM_FLAGS, Selected
+from pochta.store import mailboxes
+from pochta.store.mailboxes import DELIMITER, INBOX, Mailbox
+from pochta.store.tx import Tx
+
+if TYPE_CHECKING:
+    from pochta.servers.imap.connection import ImapConnection
+
+# RFC 6154 §2; INBOX has no attribute there
+_SPECIAL_USE: Final = {
+    "drafts": "\\Drafts",
+    "sent": "\\Sent",
+    "archive": "\\Archive",
+    "junk": "\\Junk",
+    "trash": "\\Trash",
+}
+_SYSTEM_NAMES: Final = tuple(name for _, name in SYSTEM_FLAGS)
+
+
+def _now() -> int:
+    return int(clock.now_s())
+
+
+async def select(connection: "ImapConnection", tag: bytes, command: c.Select) -> None:
+    """SELECT and EXAMINE; the counters are stored, so the size of the mailbox does not matter."""
+    connection.selected = None  # RFC 3501 §6.3.1: a failed SELECT leaves none selected
+    context, account_id = connection.context, connection.account_id
+    mailbox = await context.store.read(account_id, mailboxes.find, account_id, command.mailbox)
+    selected = Selected(context.store, context.views, account_id, mailbox, is_read_only=command.is_read_only)
+    connection.selected = selected
+    await selected.claim_recent(mailbox.recent_uid, mailbox.uid_next)
+    recent = await selected.recent_count()
+    keywords = list((await context.views.keywords(account_id, 0)).values())
+    shown = encode.flag_list([*_SYSTEM_NAMES, *keywords])
+    permanent = b"()" if command.is_read_only else encode.flag_list([*_SYSTEM_NAMES, *keywords, "\\*"])
+    connection.send(
+        b"* FLAGS %b\r\n* %d EXISTS\r\n* %d RECENT\r\n"
+        b"* OK [PERMANENTFLAGS %b] Flags that are kept\r\n"
+        b"* OK [UIDVALIDITY %d] UIDs are valid\r\n"
+        b"* OK [UIDNEXT %d] Next UID\r\n"
+        % (shown, mailbox.message_count, recent, permanent, mailbox.uid_validity, mailbox.uid_next)
+    )
+    word, code = ("EXAMINE", b"READ-ONLY") if command.is_read_only else ("SELECT", b"READ-WRITE")
+    connection.send(encode.tagged(tag, b"OK", f"{word} completed", code=code))
+
+
+async def status(connection: "ImapConnection", tag: bytes, command: c.Status) -> None:
+    """STATUS; one row."""
+    account_id = connection.account_id
+    mailbox = await connection.context.store.read(account_id, mailboxes.find, account_id, command.mailbox)
+    connection.send(encode.status_response(mailbox.path, _status_values(mailbox, command.items)))
+    await connection.sync(may_expunge=True)
+    connection.send(encode.tagged(tag, b"OK", "STATUS completed"))
+
+
+def _status_values(mailbox: Mailbox, items: tuple[c.StatusItem, ...]) -> dict[c.StatusItem, int]:
+    values = {
+        c.StatusItem.MESSAGES: mailbox.message_count,
+        # An upper bound: what was removed unclaimed is not counted out (RFC 3501 §2.3.2 lets a server be unsure)
+        c.StatusItem.RECENT: min(mailbox.message_count, max(0, mailbox.uid_next - mailbox.recent_uid)),
+        c.StatusItem.UIDNEXT: mailbox.uid_next,
+        c.StatusItem.UIDVALIDITY: mailbox.uid_validity,
+        c.StatusItem.UNSEEN: mailbox.unseen_count,
+        c.StatusItem.DELETED: mailbox.deleted_count,
+        c.StatusItem.SIZE: mailbox.total_bytes,
+    }
+    return {item: values[item] for item in items}
+
+
+async def create(connection: "ImapConnection", tag: bytes, command: c.Create) -> None:
+    """CREATE; levels above are made too (RFC 3501 §6.3.3)."""
+    if command.special_use:
+        connection.send(encode.tagged(tag, b"NO", "A use cannot be given to a new mailbox", code=b"USEATTR"))
+        return
+    account_id = connection.account_id
+    await connection.context.store.write(account_id, mailboxes.create, account_id, command.mailbox, _now())
+    await connection.sync(may_expunge=True)
+    connection.send(encode.tagged(tag, b"OK", "CREATE completed"))
+
+
+async def delete(connection: "ImapConnection", tag: bytes, command: c.Delete) -> None:
+    """DELETE; one row now, the messages behind the reply."""
+    account_id = connection.account_id
+    await connection.context.store.write(account_id, mailboxes.remove, account_id, command.mailbox, _now())
+    if connection.selected is not None and connection.selected.path == command.mailbox:
+        connection.selected = None
+    else:
+        await connection.sync(may_expunge=True)
+    connection.send(encode.tagged(tag, b"OK", "DELETE completed"))
+
+
+async def rename(connection: "ImapConnection", tag: bytes, command: c.Rename) -> None:
+    """RENAME of a mailbox and all below it."""
+    account_id = connection.account_id
+    await connection.context.store.write(
+        account_id, mailboxes.rename, account_id, command.source, command.target, _now()
+    )
+    await connection.sync(may_expunge=True)
+    connection.send(encode.tagged(tag, b"OK", "RENAME completed"))
+
+
+async def subscribe(connection: "ImapConnection", tag: bytes, command: c.Subscribe) -> None:
+    """SUBSCRIBE"""
+    account_id = connection.account_id
+    await connection.context.store.write(account_id, mailboxes.subscribe, account_id, command.mailbox)
+    connection.send(encode.tagged(tag, b"OK", "SUBSCRIBE completed"))
+
+
+async def unsubscribe(connection: "ImapConnection", tag: bytes, command: c.Unsubscribe) -> None:
+    """UNSUBSCRIBE"""
+    account_id = connection.account_id
+    await connection.context.store.write(account_id, mailboxes.unsubscribe, account_id, command.mailbox)
+    connection.send(encode.tagged(tag, b"OK", "UNSUBSCRIBE completed"))
+
+
+def pattern_of(reference: str, pattern: str) -> re.Pattern[str]:
+    """What LIST's wildcards mean: `*` is anything, `%` anything within a level; INBOX in any case.
+
+    Wildcards are joined first, so that no pattern makes the match slow.
+    """
+    # RFC 3501 §6.3.8: the reference is put before the pattern as it is
+    whole = re.sub(r"[*%]*\*[*%]*", "*", reference + pattern)
+    whole = re.sub(r"%+", "%", whole)
+    if whole[:5].upper() == INBOX and whole[5:6] in ("", DELIMITER, "*", "%"):
+        whole = INBOX + whole[5:]
+    parts = re.split(r"([*%])", whole)
+    # RFC 9051 §6.3.9.1; each part is matched at its first place, which is right for "*" and keeps it linear
+    return re.compile("".join({"*": ".*?", "%": "[^/]*?"}.get(part, re.escape(part)) for part in parts), re.DOTALL)
+
+
+def _read_list(tx: Tx, account_id: int) -> tuple[list[Mailbox], set[str]]:
+    return mailboxes.list_all(tx, account_id), mailboxes.subscriptions(tx, account_id)
+
+
+async def list_(connection: "ImapConnection", tag: bytes, command: c.List) -> None:
+    """LIST with the attributes of CHILDREN (RFC 3348) and SPECIAL-USE (RFC 6154)."""
+    if command.patterns == ("",) and not command.is_extended:
+        # RFC 3501 §6.3.8: an empty name asks for the delimiter
+        connection.send(b'* LIST (\\Noselect) "/" ""\r\n')
+        connection.send(encode.tagged(tag, b"OK", "LIST completed"))
+        return
+    if c.ListSelect.REMOTE in command.selection or c.ListSelect.RECURSIVEMATCH in command.selection:
+        connection.send(encode.tagged(tag, b"BAD", "LIST-EXTENDED is not supported"))
+        return
+    account_id = connection.account_id
+    found, subscribed = await connection.context.store.read(account_id, _read_list, account_id)
+    patterns = [pattern_of(command.reference, pattern) for pattern in command.patterns]
+    for mailbox in found:
+        if not any(pattern.fullmatch(mailbox.path) for pattern in patterns):
+            continue
+        if c.ListSelect.SUBSCRIBED in command.selection and mailbox.path not in subscribed:
+            continue
+        use = _SPECIAL_USE.get(mailbox.role or "")
+        if c.ListSelect.SPECIAL_USE in command.selection and use is None:
+            continue
+        attributes = ["\\HasChildren" if mailbox.has_children else "\\HasNoChildren"]
+        attributes += [use] if use else []
+        wants = (*command.returns, *command.selection)
+        if mailbox.path in subscribed and (c.ListReturn.SUBSCRIBED in wants or c.ListSelect.SUBSCRIBED in wants):
+            attributes.append("\\Subscribed")
+        await connection.send_large(encode.list_response(mailbox.path, attributes))
+        if command.status_items:
+            connection.send(encode.status_response(mailbox.path, _status_values(mailbox, command.status_items)))
+    connection.send(encode.tagged(tag, b"OK", "LIST completed"))
+
+
+async def lsub(connection: "ImapConnection", tag: bytes, command: c.Lsub) -> None:
+    """LSUB: subscribed names, those of removed mailboxes too, which are \\Noselect."""
+    account_id = connection.account_id
+    found, subscribed = await connection.context.store.read(account_id, _read_list, account_id)
+    existing = {mailbox.path for mailbox in found}
+    pattern = pattern_of(command.reference, command.pattern)
+    told: set[str] = set()
+    for path in sorted(subscribed):
+        if pattern.fullmatch(path):
+            told.add(path)
+            attributes = [] if path in existing else ["\\Noselect"]
+            await connection.send_large(encode.list_response(path, attributes, kind=b"LSUB"))
+            continue
+        # RFC 3501 §6.3.9: with "%", a name that is only above a subscribed one comes with \Noselect
+        levels = path.split(DELIMITER)
+        for depth in range(1, len(levels)):
+            above = DELIMITER.join(levels[:depth])
+            if above not in told and above not in subscribed and pattern.fullmatch(above):
+                told.add(above)
+                connection.send(encode.list_response(above, ["\\Noselect"], kind=b"LSUB"))
+    connection.send(encode.tagged(tag, b"OK", "LSUB completed"))
+
+
+async def namespace(connection: "ImapConnection", tag: bytes, command: c.Namespace) -> None:
+    """NAMESPACE: everything is the account's own. Source: RFC 2342 §5."""
+    connection.send(b'* NAMESPACE (("" "/")) NIL NIL\r\n')
+    connection.send(encode.tagged(tag, b"OK", "NAMESPACE completed"))

@@ -1,0 +1,250 @@
+"""Commands that change messages: STORE, COPY, MOVE, EXPUNGE, CLOSE and their UID forms.
+
+Long ones go in steps of `changes.UIDS_PER_STEP` messages, so that the write lane serves others in between; the client
+hears of them when all are durable (INV-1; flags: survive a killed process).
+"""
+
+from typing import TYPE_CHECKING, Final
+
+from pochta import clock
+from pochta.errors import Refusal, RefusalCode
+from pochta.proto.imap import commands as c
+from pochta.proto.imap import encode
+from pochta.proto.imap.seqset import SeqSet, encode_ranges
+from pochta.proto.imap.view import Slice, Snapshot
+from pochta.servers.imap.selected import Selected, split_flags, steps_of, uid_ranges
+from pochta.store import changes, flags, mailboxes, placements
+from pochta.store.placements import FlagMode
+
+if TYPE_CHECKING:
+    from pochta.servers.imap.connection import ImapConnection
+
+_MODES: Final = {
+    c.StoreMode.REPLACE: FlagMode.REPLACE,
+    c.StoreMode.ADD: FlagMode.ADD,
+    c.StoreMode.REMOVE: FlagMode.REMOVE,
+}
+
+
+def _now() -> int:
+    return int(clock.now_s())
+
+
+def select_slices(snapshot: Snapshot, seq_set: SeqSet, *, is_uid: bool) -> list[Slice] | None:
+    """The messages a command names; None when it names a sequence number that does not exist (BAD, RFC 3501 §9)."""
+    if is_uid:
+        # RFC 3501 §6.4.8: a uid that does not exist is passed over
+        return list(snapshot.by_uid(seq_set.normalised(snapshot.last_uid)))
+    if seq_set.largest() > snapshot.count or (snapshot.count == 0 and seq_set.has_star()):
+        return None
+    return list(snapshot.by_seq(seq_set.normalised(snapshot.count)))
+
+
+async def _slices(connection: "ImapConnection", tag: bytes, seq_set: SeqSet, *, is_uid: bool) -> list[Slice] | None:
+    """As `select_slices`, with the BAD answer sent."""
+    assert connection.selected is not None
+    parts = select_slices(await connection.selected.snapshot(), seq_set, is_uid=is_uid)
+    if parts is None:
+        connection.send(encode.tagged(tag, b"BAD", "There is no message of that number"))
+    return parts
+
+
+def _writable(connection: "ImapConnection") -> Selected:
+    selected = connection.selected
+    assert selected is not None
+    if selected.is_read_only:
+        raise Refusal(RefusalCode.NO_PERMISSION, "The mailbox was opened read-only")
+    return selected
+
+
+async def store(connection: "ImapConnection", tag: bytes, command: c.Store) -> None:
+    """STORE. Source: RFC 3501 §6.4.6."""
+    selected = _writable(connection)
+    parts = await _slices(connection, tag, command.seq_set, is_uid=command.is_uid)
+    if parts is None:
+        return
+    system_flags, keywords = split_flags(command.flags)
+    mode = _MODES[command.mode]
+    await set_flags(connection, selected, parts, mode, system_flags, keywords)
+    ranges = uid_ranges(parts)
+    if command.is_silent:
+        known = await connection.context.views.keywords(selected.account_id, 0)
+        by_name = {name.lower(): bit for bit, name in known.items()}
+        bits = system_flags | sum({by_name.get(name.lower(), 0) for name in keywords})
+        keep, add = {FlagMode.ADD: (-1, bits), FlagMode.REMOVE: (~bits, 0), FlagMode.REPLACE: (0, bits)}[mode]
+        selected.believe(ranges, keep, add)
+    else:
+        snapshot = await selected.learn(ranges)
+        for part in snapshot.by_uid(ranges):
+            await connection.send_large(await flag_lines(selected, part, with_uid=command.is_uid))
+    await connection.sync(may_expunge=command.is_uid, with_uid=command.is_uid)
+    connection.send(encode.tagged(tag, b"OK", "STORE completed"))
+
+
+async def set_flags(
+    connection: "ImapConnection",
+    selected: Selected,
+    parts: list[Slice],
+    mode: FlagMode,
+    system_flags: int,
+    keywords: tuple[str, ...],
+) -> None:
+    """Change the flags of the messages, in steps."""
+    for ranges in steps_of(parts, changes.UIDS_PER_STEP):
+        await connection.context.store.write(
+            selected.account_id,
+            placements.set_flags,
+            selected.account_id,
+            selected.mailbox_id,
+            tuple(ranges),
+            mode,
+            system_flags,
+            keywords,
+            _now(),
+            durable=False,
+        )
+
+
+async def flag_lines(selected: Selected, part: Slice, *, with_uid: bool) -> bytes:
+    """`* n FETCH (FLAGS (…))` for each message of the slice; kept with the chunk. About 0.3 us a message, once."""
+    first, last = part.chunk.uids[part.start], part.chunk.uids[part.stop - 1]
+    is_plain = not any(low <= last and high >= first for low, high in selected.recent_ranges)
+    key = (selected.account_id, part.start, part.stop, part.seq, with_uid)
+    rendered = part.chunk.rendered.get(key) if is_plain else None
+    if rendered is None:
+        shown = await selected.shown_flags(part)
+        numbers = range(part.seq, part.seq + part.stop - part.start)
+        if with_uid:
+            rows = zip(numbers, part.uids, shown, strict=True)
+            rendered = b"".join([b"* %d FETCH (UID %d FLAGS (%b))\r\n" % row for row in rows])
+        else:
+            rendered = b"".join([b"* %d FETCH (FLAGS (%b))\r\n" % row for row in zip(numbers, shown, strict=True)])
+        if is_plain:
+            if len(part.chunk.rendered) >= RENDERINGS_PER_CHUNK:
+                part.chunk.rendered.clear()
+            part.chunk.rendered[key] = rendered
+    return rendered
+
+
+RENDERINGS_PER_CHUNK: Final = 2  # 25 KiB each; a client that asks 1:* again, and one that asks with UID
+
+
+async def copy(connection: "ImapConnection", tag: bytes, command: c.Copy) -> None:
+    """COPY: all or nothing. Source: RFC 3501 §6.4.7, RFC 4315 §3."""
+    selected = connection.selected
+    assert selected is not None
+    parts = await _slices(connection, tag, command.seq_set, is_uid=command.is_uid)
+    if parts is None:
+        return
+    try:
+        copied = await connection.context.store.write(
+            selected.account_id,
+            placements.copy,
+            selected.account_id,
+            selected.mailbox_id,
+            tuple(uid_ranges(parts)),
+            command.mailbox,
+            _now(),
+        )
+    except Refusal as refusal:
+        connection.answer_append_error(tag, refusal)
+        return
+    await connection.sync(may_expunge=command.is_uid, with_uid=command.is_uid)
+    connection.send(encode.tagged(tag, b"OK", "COPY completed", code=_copyuid(copied)))
+
+
+def _copyuid(copied: placements.Copied) -> bytes:
+    if not copied.from_uids:
+        return b""
+    return b"COPYUID %d %b %b" % (
+        copied.uid_validity,
+        encode_ranges(copied.from_uids),
+        encode_ranges(copied.to_uids),
+    )
+
+
+async def move(connection: "ImapConnection", tag: bytes, command: c.Move) -> None:
+    """MOVE: each message stands either here or there. Source: RFC 6851 §3.3."""
+    selected = _writable(connection)
+    parts = await _slices(connection, tag, command.seq_set, is_uid=command.is_uid)
+    if parts is None:
+        return
+    account_id, read = selected.account_id, connection.context.store.read
+    try:
+        target = await read(account_id, mailboxes.find, account_id, command.mailbox)
+        if target.id == selected.mailbox_id:
+            raise Refusal(RefusalCode.CANNOT, "The messages are in that mailbox already")
+        moved: list[placements.Copied] = []
+        for ranges in steps_of(parts, changes.UIDS_PER_STEP):
+            moved.append(
+                await connection.context.store.write(
+                    account_id,
+                    placements.move,
+                    account_id,
+                    selected.mailbox_id,
+                    tuple(ranges),
+                    command.mailbox,
+                    _now(),
+                )
+            )
+    except Refusal as refusal:
+        connection.answer_append_error(tag, refusal)
+        return
+    whole = placements.Copied(
+        target.uid_validity,
+        tuple(uid for one in moved for uid in one.from_uids),
+        tuple(uid for one in moved for uid in one.to_uids),
+    )
+    if whole.from_uids:
+        # RFC 6851 §4.3: COPYUID in an untagged OK before the EXPUNGE responses
+        connection.send(encode.untagged(b"OK", "Moved", code=_copyuid(whole)))
+    await connection.sync(may_expunge=True)
+    connection.send(encode.tagged(tag, b"OK", "MOVE completed"))
+
+
+async def expunge(connection: "ImapConnection", tag: bytes, command: c.Expunge) -> None:
+    """EXPUNGE. Source: RFC 3501 §6.4.3."""
+    selected = _writable(connection)
+    await _remove_deleted(connection, selected, None)
+    await connection.sync(may_expunge=True)
+    connection.send(encode.tagged(tag, b"OK", "EXPUNGE completed"))
+
+
+async def uid_expunge(connection: "ImapConnection", tag: bytes, command: c.UidExpunge) -> None:
+    """UID EXPUNGE. Source: RFC 4315 §2.1."""
+    selected = _writable(connection)
+    await _remove_deleted(connection, selected, command.seq_set)
+    await connection.sync(may_expunge=True)
+    connection.send(encode.tagged(tag, b"OK", "UID EXPUNGE completed"))
+
+
+async def _remove_deleted(connection: "ImapConnection", selected: Selected, only: SeqSet | None) -> None:
+    snapshot = await connection.context.views.current(selected.view)
+    parts = list(snapshot.slices()) if only is None else list(snapshot.by_uid(only.normalised(snapshot.last_uid)))
+    deleted = [uid for part in parts for uid, bits in zip(part.uids, part.flags, strict=True) if bits & flags.DELETED]
+    step = changes.UIDS_PER_STEP
+    for start in range(0, len(deleted), step):
+        await connection.context.store.write(
+            selected.account_id,
+            placements.expunge,
+            selected.account_id,
+            selected.mailbox_id,
+            tuple(changes.ranges_of(deleted[start : start + step])),
+            _now(),
+        )
+
+
+async def close(connection: "ImapConnection", tag: bytes, command: c.Close) -> None:
+    """CLOSE: removes what is \\Deleted, tells nothing of it. Source: RFC 3501 §6.4.2."""
+    selected = connection.selected
+    assert selected is not None
+    if not selected.is_read_only:
+        await _remove_deleted(connection, selected, None)
+    connection.selected = None
+    connection.send(encode.tagged(tag, b"OK", "CLOSE completed"))
+
+
+async def unselect(connection: "ImapConnection", tag: bytes, command: c.Unselect) -> None:
+    """UNSELECT. Source: RFC 3691 §2."""
+    connection.selected = None
+    connection.send(encode.tagged(tag, b"OK", "UNSELECT completed"))

@@ -1,0 +1,251 @@
+"""The selected mailbox of one session: what its client has been told, and how it is told more.
+
+The session's snapshot is what the client believes. `sync` brings it up to the store and yields the responses that lead
+from the one to the other. INV-8: removals are told only where a command permits it; while one is held back the
+snapshot stays as it is, and with it every sequence number.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Final
+
+from pochta.proto.imap.view import Slice, Snapshot
+from pochta.servers.imap.views import View, Views
+from pochta.store import flags, mailboxes
+from pochta.store.changes import UidRange
+from pochta.store.mailboxes import Mailbox
+from pochta.store.store import Store
+
+RENDERED_A_TURN: Final = 1000  # lines made before the loop has its turn (INV-12)
+
+SYSTEM_FLAGS: Final = (
+    (flags.ANSWERED, "\\Answered"),
+    (flags.FLAGGED, "\\Flagged"),
+    (flags.DELETED, "\\Deleted"),
+    (flags.SEEN, "\\Seen"),
+    (flags.DRAFT, "\\Draft"),
+)
+_SYSTEM_BITS: Final = {name.lower(): bit for bit, name in SYSTEM_FLAGS}
+
+
+def split_flags(names: Sequence[str]) -> tuple[int, tuple[str, ...]]:
+    """(system bits, keywords) of flags as a client names them; \\Recent cannot be set and is passed over."""
+    bits = 0
+    keywords: list[str] = []
+    for name in names:
+        if name.startswith("\\"):
+            bits |= _SYSTEM_BITS.get(name.lower(), 0)
+        else:
+            keywords.append(name)
+    return bits, tuple(keywords)
+
+
+class Selected:
+    """A mailbox in the hands of one session."""
+
+    __slots__ = (
+        "_names",
+        "_recent",
+        "_snapshot",
+        "_store",
+        "_views",
+        "account_id",
+        "count",
+        "is_read_only",
+        "mailbox_id",
+        "mod_seq",
+        "path",
+        "uid_next",
+        "view",
+    )
+
+    def __init__(self, store: Store, views: Views, account_id: int, mailbox: Mailbox, *, is_read_only: bool) -> None:
+        self._store = store
+        self._views = views
+        self.account_id = account_id
+        self.mailbox_id = mailbox.id
+        self.path = mailbox.path
+        self.is_read_only = is_read_only
+        self.view: View = views.view(account_id, mailbox.id)
+        self.mod_seq = mailbox.mod_seq
+        self.uid_next = mailbox.uid_next
+        self.count = mailbox.message_count  # what EXISTS told
+        self._snapshot: Snapshot | None = None  # read when a command first needs it: SELECT never counts
+        self._recent: list[UidRange] = []
+        self._names: dict[int, bytes] = {}
+
+    @property
+    def is_told_everything(self) -> bool:
+        """Whether the client knows all that this worker knows now; no read."""
+        snapshot = self._snapshot
+        return snapshot is not None and snapshot is self.view.snapshot and self.view.seen_version == self._store_version
+
+    @property
+    def _store_version(self) -> int:
+        return self._store.data_version()
+
+    async def snapshot(self) -> Snapshot:
+        """What the client believes."""
+        if self._snapshot is None:
+            self._snapshot = await self._views.at_selection(self.view, self.mod_seq, self.uid_next)
+            self.count = self._snapshot.count
+        return self._snapshot
+
+    async def claim_recent(self, first_uid: int, uid_next: int) -> None:
+        """Make the messages first_uid <= uid < uid_next \\Recent here and nowhere else (RFC 3501 §2.3.2)."""
+        first_uid = max(first_uid, self.view.recent_uid)
+        if first_uid >= uid_next:
+            return
+        self._recent.append((first_uid, uid_next - 1))
+        if not self.is_read_only:
+            self.view.recent_uid = uid_next
+            await self._store.write(
+                self.account_id,
+                mailboxes.claim_recent,
+                self.account_id,
+                self.mailbox_id,
+                uid_next,
+                durable=False,
+            )
+
+    async def recent_count(self) -> int:
+        """How many messages are \\Recent in this session."""
+        if not self._recent:
+            return 0
+        snapshot = await self.snapshot()
+        return sum(len(part.uids) for part in snapshot.by_uid(self._recent))
+
+    @property
+    def recent_ranges(self) -> Sequence[UidRange]:
+        """The uids that are \\Recent in this session; some may be gone."""
+        return self._recent
+
+    async def is_unchanged(self) -> bool:
+        """Whether the store holds nothing that the client was not told; two small reads at most.
+
+        Raises:
+            Refusal: NOT_FOUND, the mailbox was removed.
+        """
+        mod_seq = self._snapshot.mod_seq if self._snapshot is not None else self.mod_seq
+        return await self._views.is_current(self.view, mod_seq)
+
+    async def sync(self, *, may_expunge: bool, with_uid: bool = False) -> AsyncIterator[bytes]:
+        """The untagged responses that bring the client up to date, in blocks.
+
+        Raises:
+            Refusal: NOT_FOUND, the mailbox was removed.
+        """
+        if await self.is_unchanged():
+            return
+        old = await self.snapshot()
+        new = await self._views.current(self.view)
+        if new is old:
+            return
+        removed, changed, added = old.difference(new)
+        if removed and not may_expunge:
+            return  # INV-8: the next command that permits it tells everything
+        self._snapshot = new
+        self.count = new.count
+        for start in range(0, len(removed), RENDERED_A_TURN):
+            yield b"".join([b"* %d EXPUNGE\r\n" % seq for seq in removed[start : start + RENDERED_A_TURN]])
+        if added:
+            await self.claim_recent(added[0][0], added[-1][0] + 1)
+            yield b"* %d EXISTS\r\n* %d RECENT\r\n" % (new.count, await self.recent_count())
+        for start in range(0, len(changed), RENDERED_A_TURN):
+            yield await self._changed_lines(new, changed[start : start + RENDERED_A_TURN], with_uid=with_uid)
+
+    async def _changed_lines(self, new: Snapshot, changed: Sequence[tuple[int, int]], *, with_uid: bool) -> bytes:
+        lines: list[bytes] = []
+        for uid, bits in changed:
+            shown = await self.flag_names(bits, is_recent=self.is_recent(uid))
+            if with_uid:
+                lines.append(b"* %d FETCH (UID %d FLAGS (%b))\r\n" % (new.seq_of(uid), uid, shown))
+            else:
+                lines.append(b"* %d FETCH (FLAGS (%b))\r\n" % (new.seq_of(uid), shown))
+        return b"".join(lines)
+
+    def is_recent(self, uid: int) -> bool:
+        """Whether the message is \\Recent in this session."""
+        return any(first <= uid <= last for first, last in self._recent)
+
+    async def flag_names(self, bits: int, *, is_recent: bool = False) -> bytes:
+        """The flags as they stand between parentheses."""
+        key = bits << 1 | is_recent
+        shown = self._names.get(key)
+        if shown is None:
+            known = await self._views.keywords(self.account_id, bits)
+            names = [name for bit, name in SYSTEM_FLAGS if bits & bit]
+            names += ["\\Recent"] if is_recent else []
+            names += [name for bit, name in known.items() if bits & bit]
+            shown = self._names[key] = " ".join(names).encode("ascii")
+        return shown
+
+    async def shown_flags(self, part: Slice) -> list[bytes]:
+        """`flag_names` of each message of the slice. About 0.05 us a message."""
+        for bits in set(part.flags):
+            await self.flag_names(bits)
+        first, last = part.chunk.uids[part.start], part.chunk.uids[part.stop - 1]
+        names = self._names
+        if any(low <= last and high >= first for low, high in self._recent):
+            return [
+                await self.flag_names(bits, is_recent=self.is_recent(uid))
+                for uid, bits in zip(part.uids, part.flags, strict=True)
+            ]
+        return [names[bits << 1] for bits in part.flags]
+
+    def believe(self, ranges: Sequence[UidRange], keep: int, add: int) -> None:
+        """Note that the client takes the flags of `ranges` to be `old & keep | add` without being told."""
+        if self._snapshot is not None:
+            self._snapshot = self._snapshot.with_flags(ranges, keep, add)
+
+    async def learn(self, ranges: Sequence[UidRange]) -> Snapshot:
+        """Take over the stored flags of `ranges` (what was removed stays); the snapshot, whose lines are now owed."""
+        old = await self.snapshot()
+        new = await self._views.current(self.view)
+        if new is old:
+            return old
+        removed, changed, added = old.difference(new)
+        if not removed and not added:
+            named = {uid for part in old.by_uid(ranges) for uid in part.uids}
+            if all(uid in named for uid, _ in changed):
+                self._snapshot = new  # the chunks, and what was rendered of them, are shared with the view again
+                return new
+        rows = {uid: bits for part in new.by_uid(ranges) for uid, bits in zip(part.uids, part.flags, strict=True)}
+        merged = [
+            (uid, rows.get(uid, bits))
+            for part in old.by_uid(ranges)
+            for uid, bits in zip(part.uids, part.flags, strict=True)
+        ]
+        self._snapshot = old.refreshed(ranges, merged, old.mod_seq)
+        return self._snapshot
+
+
+def uid_ranges(parts: Sequence[Slice]) -> list[UidRange]:
+    """The uids of the slices as ranges that hold no other uid of the snapshot (gaps between uids are bridged)."""
+    ranges: list[UidRange] = []
+    seq = 0
+    for part in parts:
+        uids = part.chunk.uids
+        first, last = uids[part.start], uids[part.stop - 1]
+        if ranges and part.seq == seq:
+            ranges[-1] = (ranges[-1][0], last)
+        else:
+            ranges.append((first, last))
+        seq = part.seq + part.stop - part.start
+    return ranges
+
+
+def steps_of(parts: Sequence[Slice], size: int) -> list[list[UidRange]]:
+    """The messages of the slices in steps of about `size` messages, each as uid ranges."""
+    steps: list[list[UidRange]] = []
+    held: list[Slice] = []
+    count = 0
+    for part in parts:
+        length = part.stop - part.start
+        if held and count + length > size:
+            steps.append(uid_ranges(held))
+            held, count = [], 0
+        held.append(part)
+        count += length
+    if held:
+        steps.append(uid_ranges(held))
+    return steps

@@ -1,0 +1,210 @@
+"""The worker's current snapshot of each selected mailbox, shared by its sessions and kept up to date from the log.
+
+`current` answers with a snapshot that holds everything committed before the call, by whichever process: it compares
+`PRAGMA data_version`, then the mailbox's mod_seq, then reads the change rows since and only the uids that these name.
+INV-7: the snapshots a worker keeps are bounded; the least used one is dropped, and sessions keep what they hold.
+"""
+
+import asyncio
+from array import array
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from pochta.errors import Refusal, RefusalCode
+from pochta.proto.imap.view import Snapshot
+from pochta.store import changes, flags, placements
+from pochta.store.changes import UidRange
+from pochta.store.store import Store
+from pochta.store.tx import Tx
+
+CHANGES_MAX_ROWS: Final = 1000  # more changes than that: reading the whole mailbox is cheaper
+INLINE_MAX_UIDS: Final = 400  # read on the spot; more goes in slices
+MESSAGE_BYTES: Final = 12
+
+_SYSTEM_FLAGS: Final = (1 << flags.FIRST_KEYWORD_BIT) - 1
+
+
+class View:
+    """The current snapshot of one mailbox; `recent_uid` is the first uid that no session has claimed as \\Recent."""
+
+    __slots__ = ("account_id", "is_removed", "lock", "mailbox_id", "recent_uid", "seen_version", "snapshot")
+
+    def __init__(self, account_id: int, mailbox_id: int) -> None:
+        self.account_id = account_id
+        self.mailbox_id = mailbox_id
+        self.snapshot: Snapshot | None = None
+        self.seen_version = -1  # data_version when the snapshot was last known to be current
+        self.recent_uid = 0
+        self.is_removed = False
+        self.lock = asyncio.Lock()
+
+
+class _News(NamedTuple):
+    mod_seq: int
+    ranges: list[UidRange] | None  # None: too much has changed
+
+
+def _read_mod_seq(tx: Tx, account_id: int, mailbox_id: int) -> int:
+    row = tx.row(
+        "SELECT mod_seq FROM mailbox WHERE account_id = ? AND id = ? AND removed_at IS NULL", (account_id, mailbox_id)
+    )
+    if row is None:
+        raise Refusal(RefusalCode.NOT_FOUND, "This mailbox was removed")
+    mod_seq: int = row[0]
+    return mod_seq
+
+
+def _read_news(tx: Tx, account_id: int, mailbox_id: int, since: int) -> _News:
+    mod_seq = _read_mod_seq(tx, account_id, mailbox_id)
+    floor = tx.row("SELECT log_floor_mod_seq FROM account WHERE id = ?", (account_id,))
+    rows = changes.since(tx, account_id, mailbox_id, since, limit=CHANGES_MAX_ROWS)
+    if rows is None or floor is None or floor[0] > since:
+        return _News(mod_seq, None)
+    ranges = [one for kind, uids in rows if kind != changes.Kind.MAILBOX for one in changes.decode_ranges(uids)]
+    return _News(mod_seq, changes.merge_ranges(ranges))
+
+
+def _read_small_news(
+    tx: Tx, account_id: int, mailbox_id: int, since: int
+) -> tuple[_News, Sequence[tuple[int, int]] | None]:
+    """The news and, when they are few, the flags of the uids they name."""
+    news = _read_news(tx, account_id, mailbox_id, since)
+    if news.ranges is None or sum(last - first + 1 for first, last in news.ranges) > INLINE_MAX_UIDS:
+        return news, None
+    rows: Sequence[tuple[int, int]] = placements.flags_of(tx, account_id, mailbox_id, news.ranges)
+    return news, rows
+
+
+def _read_removed(tx: Tx, account_id: int, mailbox_id: int, since: int, uid_next: int) -> list[tuple[int, int]]:
+    rows = tx.rows(
+        "SELECT uid, flags FROM removed WHERE account_id = ? AND mailbox_id = ? AND mod_seq > ? AND uid < ?"
+        " ORDER BY uid",
+        (account_id, mailbox_id, since, uid_next),
+    )
+    return [(uid, bits) for uid, bits in rows]
+
+
+class Views:
+    """All views of one worker."""
+
+    def __init__(self, store: Store, *, memory_limit_bytes: int) -> None:
+        self._store = store
+        self._memory_limit_messages = memory_limit_bytes // MESSAGE_BYTES
+        self._views: OrderedDict[tuple[int, int], View] = OrderedDict()
+        self._keywords: dict[int, dict[int, str]] = {}
+
+    def view(self, account_id: int, mailbox_id: int) -> View:
+        """The mailbox's view; it may have no snapshot yet."""
+        key = (account_id, mailbox_id)
+        view = self._views.get(key)
+        if view is None:
+            view = self._views[key] = View(account_id, mailbox_id)
+        self._views.move_to_end(key)
+        return view
+
+    async def is_current(self, view: View, mod_seq: int) -> bool:
+        """Whether the mailbox has not changed since `mod_seq`. Two reads at most, and no wait.
+
+        Raises:
+            Refusal: NOT_FOUND, the mailbox was removed.
+        """
+        version = self._store.data_version()
+        if view.seen_version == version and view.snapshot is not None and view.snapshot.mod_seq == mod_seq:
+            return True
+        found = await self._store.read(view.account_id, _read_mod_seq, view.account_id, view.mailbox_id)
+        if view.snapshot is not None and view.snapshot.mod_seq == found:
+            view.seen_version = version
+        return found == mod_seq
+
+    async def current(self, view: View) -> Snapshot:
+        """A snapshot that holds everything committed before the call.
+
+        Raises:
+            Refusal: NOT_FOUND, the mailbox was removed.
+        """
+        async with view.lock:
+            version = self._store.data_version()
+            snapshot = view.snapshot
+            if snapshot is None:
+                snapshot = await self._load(view)
+            elif view.seen_version != version:
+                snapshot = await self._refresh(view, snapshot)
+            view.snapshot = snapshot
+            view.seen_version = version
+            return snapshot
+
+    async def at_selection(self, view: View, mod_seq: int, uid_next: int) -> Snapshot:
+        """The snapshot as a session saw it that selected the mailbox at `mod_seq`: removals since are undone.
+
+        No flag was told yet, so present ones do.
+        """
+        now = await self.current(view)
+        if now.mod_seq == mod_seq:
+            return now
+        back = await self._store.read(
+            view.account_id, _read_removed, view.account_id, view.mailbox_id, mod_seq, uid_next
+        )
+        kept = [
+            (uid, bits)
+            for part in now.slices()
+            for uid, bits in zip(part.uids, part.flags, strict=True)
+            if uid < uid_next
+        ]
+        rows = sorted([*kept, *back])
+        return Snapshot.of(array("I", [row[0] for row in rows]), array("q", [row[1] for row in rows]), mod_seq)
+
+    async def _load(self, view: View) -> Snapshot:
+        uids, bits = array("I"), array("q")
+        async with self._store.snapshot(view.account_id) as snapshot:
+            mod_seq = _read_mod_seq(snapshot, view.account_id, view.mailbox_id)
+            async for rows in snapshot.slices(
+                "SELECT uid, flags FROM placement WHERE account_id = ? AND mailbox_id = ? ORDER BY uid",
+                (view.account_id, view.mailbox_id),
+            ):
+                uids.extend([row[0] for row in rows])
+                bits.extend([row[1] for row in rows])
+        self._drop_least_used(len(uids), view)
+        return Snapshot.of(uids, bits, mod_seq)
+
+    async def _refresh(self, view: View, old: Snapshot) -> Snapshot:
+        account_id, mailbox_id = view.account_id, view.mailbox_id
+        if await self._store.read(account_id, _read_mod_seq, account_id, mailbox_id) == old.mod_seq:
+            return old
+        news, rows = await self._store.read(account_id, _read_small_news, account_id, mailbox_id, old.mod_seq)
+        if rows is not None and news.ranges is not None:
+            return old.refreshed(news.ranges, rows, news.mod_seq)
+        if news.ranges is None:
+            return await self._load(view)
+        return await self._refresh_in_slices(view, old)
+
+    async def _refresh_in_slices(self, view: View, old: Snapshot) -> Snapshot:
+        async with self._store.snapshot(view.account_id) as snapshot:
+            news = _read_news(snapshot, view.account_id, view.mailbox_id, old.mod_seq)
+            if news.ranges is None:
+                return await self._load(view)
+            found: list[tuple[int, int]] = []
+            for first, last in news.ranges:
+                async for rows in snapshot.slices(
+                    "SELECT uid, flags FROM placement WHERE account_id = ? AND mailbox_id = ? AND uid BETWEEN ? AND ?"
+                    " ORDER BY uid",
+                    (view.account_id, view.mailbox_id, first, last),
+                ):
+                    found += rows
+        return old.refreshed(news.ranges, found, news.mod_seq)
+
+    def _drop_least_used(self, coming: int, keep: View) -> None:
+        total = coming + sum(view.snapshot.count for view in self._views.values() if view.snapshot is not None)
+        for view in list(self._views.values()):
+            if total <= self._memory_limit_messages:
+                return
+            if view is not keep and view.snapshot is not None and not view.lock.locked():
+                total -= view.snapshot.count
+                view.snapshot = None
+
+    async def keywords(self, account_id: int, bits: int) -> dict[int, str]:
+        """The account's keywords, bit value to name, knowing at least those of `bits`."""
+        known = self._keywords.get(account_id)
+        if known is None or bits & ~(_SYSTEM_FLAGS | sum(known)):
+            known = self._keywords[account_id] = await self._store.read(account_id, flags.keywords, account_id)
+        return known

@@ -1,0 +1,73 @@
+"""The one table from errors to replies; a test proves it total. Inner code never speaks protocol."""
+
+from typing import Final, NamedTuple
+
+from pochta.errors import PochtaError, Refusal, RefusalCode, TryLater
+from pochta.proto.smtp.replies import Reply
+
+
+class ImapAnswer(NamedTuple):
+    """Status and response code (without brackets, `b""` for none) of a tagged answer."""
+
+    status: bytes
+    code: bytes
+
+
+class Answers(NamedTuple):
+    """What one refusal is in each protocol: SMTP code with enhanced status (RFC 3463), IMAP code (RFC 5530)."""
+
+    smtp: tuple[int, str]
+    imap: ImapAnswer
+
+
+def _no(code: bytes) -> ImapAnswer:
+    return ImapAnswer(b"NO", code)
+
+
+REFUSALS: Final[dict[RefusalCode, Answers]] = {
+    RefusalCode.NOT_FOUND: Answers((550, "5.1.1"), _no(b"NONEXISTENT")),
+    RefusalCode.EXISTS: Answers((550, "5.0.0"), _no(b"ALREADYEXISTS")),
+    RefusalCode.NO_PERMISSION: Answers((550, "5.7.1"), _no(b"NOPERM")),
+    # RFC 5321 §4.2.2, RFC 3463 §3.3: the mailbox is full, and stays so until its owner acts
+    RefusalCode.OVER_QUOTA: Answers((552, "5.2.2"), _no(b"OVERQUOTA")),
+    RefusalCode.TOO_LARGE: Answers((552, "5.3.4"), _no(b"LIMIT")),
+    RefusalCode.AUTH_FAILED: Answers((535, "5.7.8"), _no(b"AUTHENTICATIONFAILED")),
+    RefusalCode.AUTH_REQUIRED: Answers((530, "5.7.0"), _no(b"")),
+    RefusalCode.PRIVACY_REQUIRED: Answers((538, "5.7.11"), _no(b"PRIVACYREQUIRED")),
+    RefusalCode.POLICY: Answers((550, "5.7.1"), _no(b"NOPERM")),
+    RefusalCode.LIMIT: Answers((452, "4.5.3"), _no(b"LIMIT")),
+    RefusalCode.INVALID_NAME: Answers((553, "5.1.3"), _no(b"CANNOT")),
+    RefusalCode.NO_SUCH_USER: Answers((550, "5.1.1"), _no(b"NONEXISTENT")),
+    RefusalCode.NO_SUCH_DOMAIN: Answers((550, "5.1.2"), _no(b"NONEXISTENT")),
+    RefusalCode.NOT_LOCAL: Answers((550, "5.7.1"), _no(b"CANNOT")),
+    RefusalCode.HAS_CHILDREN: Answers((550, "5.0.0"), _no(b"HASCHILDREN")),
+    RefusalCode.IN_USE: Answers((450, "4.2.1"), _no(b"INUSE")),
+    RefusalCode.CANNOT: Answers((550, "5.0.0"), _no(b"CANNOT")),
+    RefusalCode.EXPUNGED: Answers((550, "5.0.0"), _no(b"EXPUNGEISSUED")),
+}
+
+
+def smtp_reply(error: PochtaError) -> Reply:
+    """The reply to a lawful "no".
+
+    Raises: the error itself when it is neither a `Refusal` nor a `TryLater`.
+    """
+    if isinstance(error, Refusal):
+        code, enhanced = REFUSALS[error.code].smtp
+        return Reply(code, enhanced, error.text)
+    if isinstance(error, TryLater):
+        # RFC 3463 §3.4: 4.3.1, mail system full, is the only lasting cause here
+        return Reply(452, "4.3.1", error.reason[:1].upper() + error.reason[1:])
+    raise error
+
+
+def imap_answer(error: PochtaError) -> tuple[ImapAnswer, str]:
+    """The tagged answer to a lawful "no", and its text.
+
+    Raises: the error itself when it is neither a `Refusal` nor a `TryLater`.
+    """
+    if isinstance(error, Refusal):
+        return REFUSALS[error.code].imap, error.text
+    if isinstance(error, TryLater):
+        return _no(b"UNAVAILABLE"), error.reason[:1].upper() + error.reason[1:]
+    raise error

@@ -1,0 +1,117 @@
+"""The change log: one number for each transaction of an account, one row for each command and mailbox.
+
+It feeds the views of selected mailboxes, and later CHANGEDSINCE, QRESYNC, JMAP /changes and the text index. There is no
+index on placement.mod_seq, because it makes STORE 1:* three times dearer; a row here names the uids instead.
+"""
+
+from collections.abc import Iterable, Sequence
+from enum import IntEnum
+from typing import Final
+
+from pochta.errors import Refusal, RefusalCode
+from pochta.store.tx import Tx
+
+UidRange = tuple[int, int]  # first and last, both included
+
+
+class Kind(IntEnum):
+    """What happened to the uids of a change row."""
+
+    ADDED = 1
+    FLAGS = 2
+    REMOVED = 3
+    MAILBOX = 4  # the mailbox itself: made, renamed, removed; no uids
+
+
+UIDS_PER_STEP: Final = 1000  # what one lane function touches at the most
+
+
+def next_mod_seq(tx: Tx, account_id: int) -> int:
+    """A mod_seq larger than any that a client of the account has seen (INV-3). One statement.
+
+    Raises:
+        Refusal: NOT_FOUND, the account was removed.
+    """
+    row = tx.row(
+        "UPDATE account SET mod_seq = 1 + CASE WHEN mod_seq < ? THEN ? ELSE mod_seq END"
+        " WHERE id = ? AND removed_at IS NULL RETURNING mod_seq",
+        (tx.mod_seq_floor, tx.mod_seq_floor, account_id),
+    )
+    if row is None:
+        raise Refusal(RefusalCode.NOT_FOUND, "This account no longer exists")
+    mod_seq: int = row[0]
+    return mod_seq
+
+
+def next_ids(tx: Tx, account_id: int, count: int) -> int:
+    """The first of `count` fresh numbers for mailboxes, messages and threads of the account."""
+    row = tx.row("UPDATE account SET next_id = next_id + ? WHERE id = ? RETURNING next_id", (count, account_id))
+    if row is None:
+        raise Refusal(RefusalCode.NOT_FOUND, "This account no longer exists")
+    first: int = row[0] - count
+    return first
+
+
+def record(tx: Tx, account_id: int, mod_seq: int, mailbox_id: int, kind: Kind, uids: str, *, now: int) -> None:
+    """Log one change; `uids` as `encode_ranges` writes them."""
+    tx.run(
+        "INSERT INTO change (account_id, mod_seq, mailbox_id, kind, uids, at) VALUES (?, ?, ?, ?, ?, ?)",
+        (account_id, mod_seq, mailbox_id, int(kind), uids, now),
+    )
+
+
+def encode_ranges(uids: Sequence[int]) -> str:
+    """Rising uids as text: `[1, 2, 3, 7]` is `1:3,7`."""
+    parts: list[str] = []
+    for first, last in ranges_of(uids):
+        parts.append(str(first) if first == last else f"{first}:{last}")
+    return ",".join(parts)
+
+
+def decode_ranges(text: str) -> list[UidRange]:
+    """The ranges that `encode_ranges` wrote."""
+    ranges: list[UidRange] = []
+    for part in text.split(","):
+        first, _, last = part.partition(":")
+        if first:
+            ranges.append((int(first), int(last or first)))
+    return ranges
+
+
+def ranges_of(uids: Sequence[int]) -> list[UidRange]:
+    """Rising uids as the fewest ranges that hold exactly them."""
+    if not uids:
+        return []
+    if uids[-1] - uids[0] == len(uids) - 1:
+        return [(uids[0], uids[-1])]
+    ranges: list[UidRange] = []
+    first = last = uids[0]
+    for uid in uids:
+        if uid > last + 1:
+            ranges.append((first, last))
+            first = uid
+        last = uid
+    ranges.append((first, last))
+    return ranges
+
+
+def merge_ranges(ranges: Iterable[UidRange]) -> list[UidRange]:
+    """The same uids, rising, overlaps and neighbours joined."""
+    merged: list[UidRange] = []
+    for first, last in sorted(ranges):
+        if merged and first <= merged[-1][1] + 1:
+            if last > merged[-1][1]:
+                merged[-1] = (merged[-1][0], last)
+        else:
+            merged.append((first, last))
+    return merged
+
+
+def since(tx: Tx, account_id: int, mailbox_id: int, mod_seq: int, *, limit: int) -> list[tuple[int, str]] | None:
+    """(kind, uids) of the mailbox's changes after `mod_seq`, oldest first; None when there are more than `limit`."""
+    rows = tx.rows(
+        "SELECT kind, uids FROM change WHERE account_id = ? AND mod_seq > ? AND mailbox_id = ?"
+        " ORDER BY mod_seq, kind LIMIT ?",
+        (account_id, mod_seq, mailbox_id, limit + 1),
+    )
+    return None if len(rows) > limit else [(kind, uids) for kind, uids in rows]

@@ -1,0 +1,125 @@
+"""News of changes: by a call inside the process, by Unix datagram between the processes of one data folder.
+
+A hint is only a hint: it may be lost (a full socket buffer), merged or reordered; the store is the truth. Whoever lost
+one learns of the change by the poll of `PRAGMA data_version` once a second (`Store`), which is told as `ANYTHING`.
+"""
+
+import asyncio
+import os
+import socket
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from pochta import clock
+from pochta.store.tx import Hint
+
+ANYTHING: Final = Hint(0, 0)  # account 0 does not exist: "some account may have changed"
+
+_PAIR: Final = struct.Struct("<qq")
+_PAIRS_A_DATAGRAM: Final = 256  # 4 KiB: far below any socket buffer; more than that is told as ANYTHING
+_SUFFIX: Final = ".hint"
+
+Listener = Callable[[list[Hint]], None]
+
+
+class HintHub:
+    """Hands each commit's hints to the listeners of this process and to the other processes."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self._run_dir = run_dir
+        self._listeners: list[Listener] = []
+        self._socket: socket.socket | None = None
+        self._own_name = ""
+
+    def start(self) -> None:
+        """Open this process's socket on the running loop.
+
+        Source: unix(7); the name carries the pid, so that leftovers of dead processes can be told apart.
+        """
+        self._run_dir.mkdir(mode=0o700, exist_ok=True)
+        self._own_name = f"{os.getpid()}-{clock.token_hex(4)}{_SUFFIX}"
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        self._bind(self._socket)
+        asyncio.get_running_loop().add_reader(self._socket, self._receive)
+
+    def _bind(self, sock: socket.socket) -> None:
+        # sun_path holds 108 bytes; a deep data folder is reached through its own descriptor instead
+        folder = os.open(self._run_dir, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            sock.bind(f"/proc/self/fd/{folder}/{self._own_name}" if os.path.isdir("/proc/self/fd") else self._path())
+        finally:
+            os.close(folder)
+
+    def _path(self) -> str:
+        return str(self._run_dir / self._own_name)
+
+    def close(self) -> None:
+        """Stop listening and remove the socket."""
+        if self._socket is not None:
+            asyncio.get_running_loop().remove_reader(self._socket)
+            self._socket.close()
+            self._socket = None
+            (self._run_dir / self._own_name).unlink(missing_ok=True)
+
+    def subscribe(self, listener: Listener) -> Callable[[], None]:
+        """Call `listener` with every batch of hints; the answer ends that."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+    def publish(self, hints: list[Hint]) -> None:
+        """Tell everybody: this process at once, the others by datagram."""
+        self.tell_here(hints)
+        self.tell_others(hints)
+
+    def tell_here(self, hints: list[Hint]) -> None:
+        """Tell the listeners of this process only."""
+        for listener in tuple(self._listeners):
+            listener(hints)
+
+    def tell_others(self, hints: list[Hint]) -> None:
+        """Send one datagram to each other process; a process that does not keep up loses it."""
+        latest: dict[int, int] = {}
+        for account_id, mod_seq in hints:
+            latest[account_id] = max(mod_seq, latest.get(account_id, 0))
+        pairs = list(latest.items()) if len(latest) <= _PAIRS_A_DATAGRAM else [ANYTHING]
+        self._send(b"".join(_PAIR.pack(account_id, mod_seq) for account_id, mod_seq in pairs))
+
+    def _send(self, data: bytes) -> None:
+        try:
+            names = [name for name in os.listdir(self._run_dir) if name.endswith(_SUFFIX) and name != self._own_name]
+        except FileNotFoundError:
+            return
+        if not names:
+            return
+        folder = os.open(self._run_dir, os.O_RDONLY | os.O_DIRECTORY)
+        sender = self._socket or socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        base = f"/proc/self/fd/{folder}" if os.path.isdir("/proc/self/fd") else str(self._run_dir)
+        try:
+            for name in names:
+                try:
+                    sender.sendto(data, f"{base}/{name}")
+                except ConnectionRefusedError:
+                    self._remove_leftover(name)
+                except OSError:
+                    continue  # gone, or its buffer is full: it polls
+        finally:
+            os.close(folder)
+            if sender is not self._socket:
+                sender.close()
+
+    def _remove_leftover(self, name: str) -> None:
+        """Nobody holds this socket any more: its process was killed."""
+        (self._run_dir / name).unlink(missing_ok=True)
+
+    def _receive(self) -> None:
+        hints: list[Hint] = []
+        while self._socket is not None and len(hints) < _PAIRS_A_DATAGRAM * 16:
+            try:
+                data = self._socket.recv(_PAIR.size * _PAIRS_A_DATAGRAM)
+            except BlockingIOError:
+                break
+            hints += [Hint(*pair) for pair in _PAIR.iter_unpack(data[: len(data) - len(data) % _PAIR.size])]
+        if hints:
+            self.tell_here(hints)

@@ -1,0 +1,296 @@
+"""Mailboxes: made, found, renamed, removed; their counters never have to be counted.
+
+A mailbox is a row with a parent and a name (NFC, no delimiter in it); a path is the names joined by `/`. Removing one
+detaches its row at once and leaves the messages to a background step. UIDVALIDITY comes from a rising counter of the
+account, so that a name made again never repeats one; RENAME keeps it.
+"""
+
+import unicodedata
+from collections.abc import Iterable
+from typing import Final, NamedTuple
+
+from pochta.errors import Refusal, RefusalCode
+from pochta.store import changes
+from pochta.store.tx import Tx
+
+DELIMITER: Final = "/"
+INBOX: Final = "INBOX"
+ROOT: Final = 0  # parent_id of a mailbox at the top
+
+NAME_MAX_BYTES: Final = 255  # per level, UTF-8: what file systems, and so other servers, hold
+PATH_MAX_LEVELS: Final = 32
+MAILBOXES_PER_ACCOUNT: Final = 10_000
+
+FIRST_MAILBOXES: Final = (
+    (INBOX, "inbox"),
+    ("Drafts", "drafts"),
+    ("Sent", "sent"),
+    ("Archive", "archive"),
+    ("Junk", "junk"),
+    ("Trash", "trash"),
+)
+
+
+class Mailbox(NamedTuple):
+    """A mailbox as its row tells it, with its whole path."""
+
+    id: int
+    path: str
+    role: str | None
+    uid_validity: int
+    uid_next: int
+    recent_uid: int
+    message_count: int
+    unseen_count: int
+    deleted_count: int
+    total_bytes: int
+    mod_seq: int
+    has_children: bool
+
+
+_COLUMNS: Final = (
+    "id, parent_id, name, role, uid_validity, uid_next, recent_uid, message_count, unseen_count, deleted_count,"
+    " total_bytes, mod_seq"
+)
+
+
+def split_path(path: str) -> list[str]:
+    """The names of a path, normalised; INBOX is the same in any case (RFC 3501 §5.1).
+
+    Raises:
+        Refusal: INVALID_NAME.
+    """
+    names = unicodedata.normalize("NFC", path).split(DELIMITER)
+    if len(names) > PATH_MAX_LEVELS:
+        raise Refusal(RefusalCode.INVALID_NAME, f"A mailbox has at most {PATH_MAX_LEVELS} levels")
+    for name in names:
+        if not name:
+            raise Refusal(RefusalCode.INVALID_NAME, "A mailbox name has no empty level")
+        if len(name.encode("utf-8", "surrogatepass")) > NAME_MAX_BYTES:
+            raise Refusal(RefusalCode.INVALID_NAME, f"A level of a mailbox name has at most {NAME_MAX_BYTES} bytes")
+        if any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in name):
+            raise Refusal(RefusalCode.INVALID_NAME, "A mailbox name has no control characters")
+    if names[0].upper() == INBOX:
+        names[0] = INBOX
+    return names
+
+
+def list_all(tx: Tx, account_id: int) -> list[Mailbox]:
+    """Every mailbox of the account, by path, INBOX first. One statement."""
+    rows = tx.rows(f"SELECT {_COLUMNS} FROM mailbox WHERE account_id = ? AND name IS NOT NULL", (account_id,))
+    names = {row[0]: (row[1], row[2]) for row in rows}
+    parents = {row[1] for row in rows}
+    found: list[Mailbox] = []
+    for row in rows:
+        path, parent_id = row[2], row[1]
+        while parent_id != ROOT and parent_id in names:
+            parent_id, name = names[parent_id]
+            path = name + DELIMITER + path
+        found.append(Mailbox._make((row[0], path, *row[3:], row[0] in parents)))
+    found.sort(key=lambda mailbox: (mailbox.role != "inbox", mailbox.path))
+    return found
+
+
+def find(tx: Tx, account_id: int, path: str) -> Mailbox:
+    """The mailbox of that path. One statement for each level, and one.
+
+    Raises:
+        Refusal: NOT_FOUND, or INVALID_NAME.
+    """
+    names = split_path(path)
+    mailbox_id = _find_id(tx, account_id, names)
+    if mailbox_id is None:
+        raise Refusal(RefusalCode.NOT_FOUND, "No such mailbox")
+    row = tx.row(f"SELECT {_COLUMNS} FROM mailbox WHERE account_id = ? AND id = ?", (account_id, mailbox_id))
+    assert row is not None
+    child = tx.row(
+        "SELECT 1 FROM mailbox WHERE account_id = ? AND parent_id = ? AND name IS NOT NULL", (account_id, mailbox_id)
+    )
+    return Mailbox._make((row[0], DELIMITER.join(names), *row[3:], child is not None))
+
+
+def find_inbox(tx: Tx, account_id: int) -> int:
+    """The id of the account's INBOX. One statement.
+
+    Raises:
+        Refusal: NOT_FOUND, the account was removed.
+    """
+    row = tx.row("SELECT id FROM mailbox WHERE account_id = ? AND role = 'inbox'", (account_id,))
+    if row is None:
+        raise Refusal(RefusalCode.NOT_FOUND, "This account no longer exists")
+    mailbox_id: int = row[0]
+    return mailbox_id
+
+
+def _find_id(tx: Tx, account_id: int, names: Iterable[str]) -> int | None:
+    mailbox_id = ROOT
+    for name in names:
+        child_id = _child_id(tx, account_id, mailbox_id, name)
+        if child_id is None:
+            return None
+        mailbox_id = child_id
+    return mailbox_id
+
+
+def _child_id(tx: Tx, account_id: int, parent_id: int, name: str) -> int | None:
+    row = tx.row(
+        "SELECT id FROM mailbox WHERE account_id = ? AND parent_id = ? AND name = ?", (account_id, parent_id, name)
+    )
+    return row[0] if row else None
+
+
+def add_first(tx: Tx, account_id: int, now: int) -> None:
+    """The mailboxes every account begins with, all subscribed (Thunderbird and others show only those)."""
+    mod_seq = changes.next_mod_seq(tx, account_id)
+    for path, role in FIRST_MAILBOXES:
+        _insert(tx, account_id, ROOT, path, role, mod_seq, now)
+        subscribe(tx, account_id, path)
+
+
+def create(tx: Tx, account_id: int, path: str, now: int) -> int:
+    """Make the mailbox and every level that is missing above it; its id.
+
+    Raises:
+        Refusal: EXISTS, INVALID_NAME or LIMIT.
+    """
+    # RFC 3501 §6.3.3: a trailing delimiter says that names below will follow; it is no part of the name
+    names = split_path(path.removesuffix(DELIMITER))
+    if _find_id(tx, account_id, names) is not None:
+        raise Refusal(RefusalCode.EXISTS, "A mailbox of that name exists")
+    mod_seq = changes.next_mod_seq(tx, account_id)
+    mailbox_id = _insert_levels(tx, account_id, names, mod_seq, now)
+    tx.hint(account_id, mod_seq)
+    return mailbox_id
+
+
+def _insert_levels(tx: Tx, account_id: int, names: list[str], mod_seq: int, now: int) -> int:
+    """The id of the mailbox of that path, with every level made that is missing.
+
+    Raises:
+        Refusal: LIMIT.
+    """
+    parent_id = ROOT
+    for level, name in enumerate(names):
+        child_id = _child_id(tx, account_id, parent_id, name)
+        if child_id is None:
+            _refuse_too_many(tx, account_id, len(names) - level)
+            for missing in names[level:]:
+                parent_id = _insert(tx, account_id, parent_id, missing, None, mod_seq, now)
+            return parent_id
+        parent_id = child_id
+    return parent_id
+
+
+def _refuse_too_many(tx: Tx, account_id: int, more: int) -> None:
+    count = tx.row("SELECT count(*) FROM mailbox WHERE account_id = ? AND name IS NOT NULL", (account_id,))
+    if count is None or count[0] + more > MAILBOXES_PER_ACCOUNT:
+        raise Refusal(RefusalCode.LIMIT, f"An account has at most {MAILBOXES_PER_ACCOUNT} mailboxes")
+
+
+def _insert(tx: Tx, account_id: int, parent_id: int, name: str, role: str | None, mod_seq: int, now: int) -> int:
+    mailbox_id = changes.next_ids(tx, account_id, 1)
+    uid_validity = _next_uid_validity(tx, account_id)
+    tx.run(
+        "INSERT INTO mailbox (account_id, id, parent_id, name, role, uid_validity, mod_seq, counts_mod_seq,"
+        " created_mod_seq) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (account_id, mailbox_id, parent_id, name, role, uid_validity, mod_seq, mod_seq, mod_seq),
+    )
+    changes.record(tx, account_id, mod_seq, mailbox_id, changes.Kind.MAILBOX, "", now=now)
+    return mailbox_id
+
+
+def _next_uid_validity(tx: Tx, account_id: int) -> int:
+    row = tx.row(
+        "UPDATE account SET next_uid_validity = next_uid_validity + 1 WHERE id = ? RETURNING next_uid_validity",
+        (account_id,),
+    )
+    assert row is not None
+    uid_validity: int = row[0] - 1
+    return uid_validity
+
+
+def rename(tx: Tx, account_id: int, old_path: str, new_path: str, now: int) -> None:
+    """Give the mailbox, and so all below it, another path; missing levels above are made.
+
+    Raises:
+        Refusal: NOT_FOUND, EXISTS, INVALID_NAME; LIMIT, the tree would grow too deep or have too many mailboxes;
+            CANNOT for INBOX and for a mailbox moved below itself.
+    """
+    mailbox = find(tx, account_id, old_path)
+    names = split_path(new_path.removesuffix(DELIMITER))
+    if mailbox.role == "inbox":
+        raise Refusal(RefusalCode.CANNOT, "INBOX keeps its name; move its messages instead")
+    if _find_id(tx, account_id, names) is not None:
+        raise Refusal(RefusalCode.EXISTS, "A mailbox of that name exists")
+    if (DELIMITER.join(names) + DELIMITER).startswith(mailbox.path + DELIMITER):
+        raise Refusal(RefusalCode.CANNOT, "A mailbox cannot be moved below itself")
+    if mailbox.has_children and len(names) + _height_below(tx, account_id, mailbox.path) > PATH_MAX_LEVELS:
+        raise Refusal(RefusalCode.LIMIT, f"A mailbox has at most {PATH_MAX_LEVELS} levels")
+    mod_seq = changes.next_mod_seq(tx, account_id)
+    parent_id = _insert_levels(tx, account_id, names[:-1], mod_seq, now)
+    tx.run(
+        "UPDATE mailbox SET parent_id = ?, name = ?, mod_seq = ? WHERE account_id = ? AND id = ?",
+        (parent_id, names[-1], mod_seq, account_id, mailbox.id),
+    )
+    changes.record(tx, account_id, mod_seq, mailbox.id, changes.Kind.MAILBOX, "", now=now)
+    tx.hint(account_id, mod_seq)
+
+
+def _height_below(tx: Tx, account_id: int, path: str) -> int:
+    """How many levels stand below the mailbox of that path."""
+    below = [mailbox.path for mailbox in list_all(tx, account_id) if mailbox.path.startswith(path + DELIMITER)]
+    return max((other.count(DELIMITER) for other in below), default=0) - path.count(DELIMITER)
+
+
+def remove(tx: Tx, account_id: int, path: str, now: int) -> None:
+    """Detach the mailbox; `sweep` removes its messages in small steps.
+
+    Raises:
+        Refusal: NOT_FOUND, HAS_CHILDREN, or CANNOT for INBOX.
+    """
+    mailbox = find(tx, account_id, path)
+    if mailbox.role == "inbox":
+        raise Refusal(RefusalCode.CANNOT, "INBOX cannot be removed")
+    if mailbox.has_children:
+        # DEVIATES RFC 3501 §6.3.4: a mailbox with names below it is not turned into a \Noselect one but refused, as
+        # RFC 9051 §6.3.5 allows; clients that remove a tree remove it from its leaves
+        raise Refusal(RefusalCode.HAS_CHILDREN, "Remove the mailboxes below it first")
+    mod_seq = changes.next_mod_seq(tx, account_id)
+    tx.run(
+        "UPDATE mailbox SET name = NULL, role = NULL, mod_seq = ?, removed_at = ? WHERE account_id = ? AND id = ?",
+        (mod_seq, now, account_id, mailbox.id),
+    )
+    tx.run(
+        "INSERT INTO task (kind, account_id, mailbox_id, created_at) VALUES ('mailbox_remove', ?, ?, ?)",
+        (account_id, mailbox.id, now),
+    )
+    changes.record(tx, account_id, mod_seq, mailbox.id, changes.Kind.MAILBOX, "", now=now)
+    tx.hint(account_id, mod_seq)
+
+
+def subscribe(tx: Tx, account_id: int, path: str) -> None:
+    """Put the path on the account's list of subscriptions; the mailbox need not exist (RFC 3501 §6.3.6)."""
+    names = split_path(path)
+    tx.run(
+        "INSERT INTO subscription (account_id, path) VALUES (?, ?) ON CONFLICT DO NOTHING",
+        (account_id, DELIMITER.join(names)),
+    )
+
+
+def unsubscribe(tx: Tx, account_id: int, path: str) -> None:
+    """Take the path off the list."""
+    path = DELIMITER.join(split_path(path))
+    tx.run("DELETE FROM subscription WHERE account_id = ? AND path = ?", (account_id, path))
+
+
+def subscriptions(tx: Tx, account_id: int) -> set[str]:
+    """The paths on the account's list."""
+    return {row[0] for row in tx.rows("SELECT path FROM subscription WHERE account_id = ?", (account_id,))}
+
+
+def claim_recent(tx: Tx, account_id: int, mailbox_id: int, uid: int) -> None:
+    """Note that a session has been told of every message below `uid` as \\Recent (RFC 3501 §2.3.2)."""
+    tx.run(
+        "UPDATE mailbox SET recent_uid = ? WHERE account_id = ? AND id = ? AND recent_uid < ?",
+        (uid, account_id, mailbox_id, uid),
+    )

@@ -1,0 +1,226 @@
+"""Messages come in: by delivery (to several accounts at once) or by append (to one mailbox).
+
+A message belongs to an account and stands in mailboxes through placements. Its bytes are a blob, shared among the
+recipients of one delivery. Threads are fixed here, by Message-ID and References with an equal base subject; a message
+that joins two threads takes the older; threads never merge.
+"""
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from pochta.errors import Refusal, RefusalCode
+from pochta.store import blobs, changes, flags, mailboxes
+from pochta.store.tx import Tx
+
+UID_LIMIT: Final = 0xFFFF_FFFF  # RFC 3501 §2.3.1.1: uids are 32-bit
+
+
+class NewMessage(NamedTuple):
+    """A message that is ready to be stored: its durable bytes and what the scanner derived from them.
+
+    `ref_hashes`: 64-bit signed hashes, its own Message-ID first, then References; empty where it has none.
+    """
+
+    blob: blobs.NewBlob
+    header_size: int
+    received_at: int
+    sent_at: int | None
+    sent_day: int | None
+    ref_hashes: tuple[int, ...]
+    subject_hash: int
+    base_subject: str
+    from_key: str
+    to_key: str
+    cc_key: str
+    preview: str
+    envelope: bytes
+    body_structure: bytes
+    header_core: bytes
+    derived_version: int
+
+
+class NewPlacement(NamedTuple):
+    """Where and how an appended message stands: flags, keywords by name, internal date (seconds and zone minutes)."""
+
+    system_flags: int
+    keywords: tuple[str, ...]
+    internal_date: int
+    zone_minutes: int
+
+
+class Appended(NamedTuple):
+    """What APPENDUID tells (RFC 4315 §3)."""
+
+    uid_validity: int
+    uids: tuple[int, ...]
+
+
+def deliver(tx: Tx, account_ids: Sequence[int], new: NewMessage) -> None:
+    """Put the message into the INBOX of each account, all or none. About nine statements for each account.
+
+    Raises:
+        Refusal: OVER_QUOTA, or NOT_FOUND for an account removed meanwhile.
+    """
+    blob_id = blobs.insert(tx, new.blob, new.received_at)
+    placed = NewPlacement(0, (), new.received_at, 0)
+    for account_id in account_ids:
+        mailbox_id = mailboxes.find_inbox(tx, account_id)
+        mod_seq, message_id = _reserve(tx, account_id, count=1, size=new.blob.size)
+        _insert_message(tx, account_id, message_id, blob_id, new, mod_seq)
+        _place(tx, account_id, mailbox_id, [(message_id, new.blob.size, placed, 0)], mod_seq, now=new.received_at)
+        tx.hint(account_id, mod_seq)
+
+
+def append(
+    tx: Tx, account_id: int, mailbox_path: str, items: Sequence[tuple[NewMessage, NewPlacement]], now: int
+) -> Appended:
+    """Put the messages into one mailbox, all or none (RFC 3502). About eight statements for each.
+
+    Raises:
+        Refusal: NOT_FOUND (the mailbox), OVER_QUOTA, LIMIT (keywords, uids).
+    """
+    mailbox = mailboxes.find(tx, account_id, mailbox_path)
+    total = sum(new.blob.size for new, _ in items)
+    mod_seq, first_id = _reserve(tx, account_id, count=len(items), size=total)
+    rows: list[tuple[int, int, NewPlacement, int]] = []
+    for message_id, (new, placement) in enumerate(items, first_id):
+        _insert_message(tx, account_id, message_id, blobs.insert(tx, new.blob, now), new, mod_seq)
+        bits = placement.system_flags | flags.keyword_bits(tx, account_id, placement.keywords)
+        rows.append((message_id, new.blob.size, placement, bits))
+    first_uid = _place(tx, account_id, mailbox.id, rows, mod_seq, now=now)
+    tx.hint(account_id, mod_seq)
+    return Appended(mailbox.uid_validity, tuple(range(first_uid, first_uid + len(items))))
+
+
+def _reserve(tx: Tx, account_id: int, *, count: int, size: int) -> tuple[int, int]:
+    """A mod_seq and the first of `count` message ids, with the quota checked and charged: (mod_seq, first id)."""
+    floor = tx.mod_seq_floor
+    row = tx.row(
+        "UPDATE account SET mod_seq = 1 + CASE WHEN mod_seq < ? THEN ? ELSE mod_seq END, next_id = next_id + ?,"
+        " used_bytes = used_bytes + ?, message_count = message_count + ?"
+        " WHERE id = ? AND removed_at IS NULL AND (quota_bytes = 0 OR used_bytes + ? <= quota_bytes)"
+        " RETURNING mod_seq, next_id",
+        (floor, floor, count, size, count, account_id, size),
+    )
+    if row is None:
+        if tx.row("SELECT 1 FROM account WHERE id = ? AND removed_at IS NULL", (account_id,)):
+            raise Refusal(RefusalCode.OVER_QUOTA, "The mailbox is full")
+        raise Refusal(RefusalCode.NOT_FOUND, "This account no longer exists")
+    return row[0], row[1] - count
+
+
+def _insert_message(tx: Tx, account_id: int, message_id: int, blob_id: int, new: NewMessage, mod_seq: int) -> None:
+    tx.run(
+        "INSERT INTO message (account_id, id, blob_id, size, header_size, thread_id, received_at, sent_at, sent_day,"
+        " created_mod_seq, derived_version, base_subject, from_key, to_key, cc_key, preview, envelope, body_structure,"
+        " header_core) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            account_id,
+            message_id,
+            blob_id,
+            new.blob.size,
+            new.header_size,
+            _thread_of(tx, account_id, message_id, new),
+            new.received_at,
+            new.sent_at,
+            new.sent_day,
+            mod_seq,
+            new.derived_version,
+            new.base_subject,
+            new.from_key,
+            new.to_key,
+            new.cc_key,
+            new.preview,
+            new.envelope,
+            new.body_structure,
+            new.header_core,
+        ),
+    )
+
+
+def _thread_of(tx: Tx, account_id: int, message_id: int, new: NewMessage) -> int:
+    """The oldest thread that shares a Message-ID and the base subject; else a new one, numbered as its first message.
+
+    Source: RFC 8621 §3 (the suggested rule).
+    """
+    if not new.ref_hashes:
+        return message_id
+    marks = ", ".join("?" * len(new.ref_hashes))
+    row = tx.row(
+        f"SELECT min(thread_id) FROM message_ref WHERE account_id = ? AND subject_hash = ? AND ref_hash IN ({marks})",
+        (account_id, new.subject_hash, *new.ref_hashes),
+    )
+    thread_id: int = row[0] if row and row[0] is not None else message_id
+    for ref_hash in new.ref_hashes:
+        tx.run(
+            "INSERT INTO message_ref (account_id, ref_hash, subject_hash, thread_id) VALUES (?, ?, ?, ?)"
+            " ON CONFLICT DO NOTHING",
+            (account_id, ref_hash, new.subject_hash, thread_id),
+        )
+    return thread_id
+
+
+def _place(
+    tx: Tx,
+    account_id: int,
+    mailbox_id: int,
+    rows: Sequence[tuple[int, int, NewPlacement, int]],
+    mod_seq: int,
+    *,
+    now: int,
+) -> int:
+    """Placements of new messages, rows of (message id, size, placement, flags); the first uid. Counters move along."""
+    count = len(rows)
+    first_uid = grow_mailbox(
+        tx,
+        account_id,
+        mailbox_id,
+        mod_seq,
+        count=count,
+        unseen=sum(1 for row in rows if not row[3] & flags.SEEN),
+        deleted=sum(1 for row in rows if row[3] & flags.DELETED),
+        size=sum(row[1] for row in rows),
+    )
+    for uid, (message_id, size, placement, bits) in enumerate(rows, first_uid):
+        tx.run(
+            "INSERT INTO placement (account_id, mailbox_id, uid, message_id, flags, size, internal_date, zone_minutes,"
+            " saved_at, mod_seq, created_mod_seq) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                account_id,
+                mailbox_id,
+                uid,
+                message_id,
+                bits,
+                size,
+                placement.internal_date,
+                placement.zone_minutes,
+                now,
+                mod_seq,
+                mod_seq,
+            ),
+        )
+    uids = changes.encode_ranges(range(first_uid, first_uid + count))
+    changes.record(tx, account_id, mod_seq, mailbox_id, changes.Kind.ADDED, uids, now=now)
+    return first_uid
+
+
+def grow_mailbox(
+    tx: Tx, account_id: int, mailbox_id: int, mod_seq: int, *, count: int, unseen: int, deleted: int, size: int
+) -> int:
+    """Reserve `count` uids and move the counters; the first uid (INV-2).
+
+    Raises:
+        Refusal: NOT_FOUND (removed meanwhile), LIMIT (the mailbox has used up its uids).
+    """
+    row = tx.row(
+        "UPDATE mailbox SET uid_next = uid_next + ?, message_count = message_count + ?,"
+        " unseen_count = unseen_count + ?, deleted_count = deleted_count + ?, total_bytes = total_bytes + ?,"
+        " mod_seq = ?, counts_mod_seq = ? WHERE account_id = ? AND id = ? AND removed_at IS NULL RETURNING uid_next",
+        (count, count, unseen, deleted, size, mod_seq, mod_seq, account_id, mailbox_id),
+    )
+    if row is None:
+        raise Refusal(RefusalCode.NOT_FOUND, "No such mailbox")
+    if row[0] > UID_LIMIT:
+        raise Refusal(RefusalCode.LIMIT, "This mailbox has used up its numbers; move its messages to a new one")
+    first_uid: int = row[0] - count
+    return first_uid

@@ -1,0 +1,287 @@
+"""Messages in mailboxes: flags change, placements are copied, moved and removed, a session's view is read.
+
+Every function here touches the uids of a few ranges, at most `changes.UIDS_PER_STEP` of them (COPY excepted, which is
+all or nothing); a caller with more goes in steps. What a caller names and is no longer there is passed over.
+"""
+
+from collections.abc import Iterable, Sequence
+from enum import IntEnum
+from typing import Final, NamedTuple
+
+from pochta.errors import Refusal, RefusalCode
+from pochta.store import changes, flags, mailboxes, messages
+from pochta.store.changes import UidRange
+from pochta.store.tx import Row, Tx
+
+COPY_MAX_MESSAGES: Final = 10_000  # set-based, 2 us each; above that COPY goes in steps and is put together again
+
+_IN_RANGE: Final = "account_id = ? AND mailbox_id = ? AND uid BETWEEN ? AND ?"
+_MOVED: Final = "size, internal_date, zone_minutes, saved_at"
+
+
+class FlagMode(IntEnum):
+    """How STORE combines the named flags with the stored ones (RFC 3501 §6.4.6)."""
+
+    REPLACE = 0
+    ADD = 1
+    REMOVE = 2
+
+
+class Copied(NamedTuple):
+    """What COPYUID tells (RFC 4315 §3): `from_uids[n]` stands as `to_uids[n]` in the other mailbox."""
+
+    uid_validity: int
+    from_uids: tuple[int, ...]
+    to_uids: tuple[int, ...]
+
+
+def set_flags(
+    tx: Tx,
+    account_id: int,
+    mailbox_id: int,
+    ranges: Sequence[UidRange],
+    mode: FlagMode,
+    system_flags: int,
+    keywords: tuple[str, ...],
+    now: int,
+) -> int:
+    """Change flags of the uids in `ranges`; the mod_seq, or 0 when nothing had to change.
+
+    Statements: one read and one update for each range, and four.
+
+    Raises:
+        Refusal: LIMIT (keywords).
+    """
+    if mode is FlagMode.REMOVE:
+        known = {name.lower(): bit for bit, name in flags.keywords(tx, account_id).items()}
+        bits = system_flags | sum({known.get(name.lower(), 0) for name in keywords})
+    else:
+        bits = system_flags | flags.keyword_bits(tx, account_id, keywords)
+    keep, add = _mask(mode, bits)
+    changed: list[int] = []
+    unseen = deleted = 0
+    for first, last in ranges:
+        args = (account_id, mailbox_id, first, last)
+        for uid, old in tx.rows(f"SELECT uid, flags FROM placement WHERE {_IN_RANGE}", args):
+            new = old & keep | add
+            if new != old:
+                changed.append(uid)
+                unseen += (old & flags.SEEN) - (new & flags.SEEN)
+                deleted += (new & flags.DELETED) - (old & flags.DELETED)
+    if not changed:
+        return 0
+    mod_seq = changes.next_mod_seq(tx, account_id)
+    for first, last in ranges:
+        tx.run(
+            f"UPDATE placement SET flags = (flags & ?) | ?, mod_seq = ? WHERE {_IN_RANGE}"
+            " AND flags <> ((flags & ?) | ?)",
+            (keep, add, mod_seq, account_id, mailbox_id, first, last, keep, add),
+        )
+    tx.run(
+        "UPDATE mailbox SET unseen_count = unseen_count + ?, deleted_count = deleted_count + ?, mod_seq = ?,"
+        " counts_mod_seq = CASE WHEN ? = 0 THEN counts_mod_seq ELSE ? END WHERE account_id = ? AND id = ?",
+        (unseen, deleted // flags.DELETED, mod_seq, unseen, mod_seq, account_id, mailbox_id),
+    )
+    uids = changes.encode_ranges(changed)
+    changes.record(tx, account_id, mod_seq, mailbox_id, changes.Kind.FLAGS, uids, now=now)
+    tx.hint(account_id, mod_seq)
+    return mod_seq
+
+
+def _mask(mode: FlagMode, bits: int) -> tuple[int, int]:
+    """(keep, add), so that the new set is `old & keep | add`."""
+    if mode is FlagMode.ADD:
+        return -1, bits
+    if mode is FlagMode.REMOVE:
+        return ~bits, 0
+    return 0, bits
+
+
+def copy(tx: Tx, account_id: int, mailbox_id: int, ranges: Sequence[UidRange], to_path: str, now: int) -> Copied:
+    """Place the messages in another mailbox too, all or none; flags and internal date go along (RFC 3501 §6.4.7).
+
+    Raises:
+        Refusal: NOT_FOUND (the other mailbox).
+    """
+    target = mailboxes.find(tx, account_id, to_path)
+    rows = _select(tx, account_id, mailbox_id, ranges)
+    if not rows:
+        return Copied(target.uid_validity, (), ())
+    ranges = _up_to(rows[-1][0], ranges)
+    mod_seq = changes.next_mod_seq(tx, account_id)
+    first_uid = _add_copies(tx, account_id, mailbox_id, ranges, target.id, rows, mod_seq, now)
+    tx.hint(account_id, mod_seq)
+    return Copied(target.uid_validity, tuple(row[0] for row in rows), tuple(range(first_uid, first_uid + len(rows))))
+
+
+def move(tx: Tx, account_id: int, mailbox_id: int, ranges: Sequence[UidRange], to_path: str, now: int) -> Copied:
+    """As `copy`, and remove the messages here, in one transaction (RFC 6851 §3.3).
+
+    Raises:
+        Refusal: NOT_FOUND (the other mailbox).
+    """
+    target = mailboxes.find(tx, account_id, to_path)
+    rows = _select(tx, account_id, mailbox_id, ranges)
+    if not rows:
+        return Copied(target.uid_validity, (), ())
+    ranges = _up_to(rows[-1][0], ranges)
+    mod_seq = changes.next_mod_seq(tx, account_id)
+    first_uid = _add_copies(tx, account_id, mailbox_id, ranges, target.id, rows, mod_seq, now)
+    _remove_rows(tx, account_id, mailbox_id, ranges, rows, mod_seq, now, needs_deleted=False)
+    tx.hint(account_id, mod_seq)
+    return Copied(target.uid_validity, tuple(row[0] for row in rows), tuple(range(first_uid, first_uid + len(rows))))
+
+
+def expunge(
+    tx: Tx, account_id: int, mailbox_id: int, ranges: Sequence[UidRange], now: int, needs_deleted: bool = True
+) -> int:
+    """Remove the messages of `ranges` that are \\Deleted (all of them unless `needs_deleted`); how many.
+
+    The rows go to `removed`; message and bytes stay until the retention is over.
+    """
+    rows = _select(tx, account_id, mailbox_id, ranges)
+    if needs_deleted:
+        rows = [row for row in rows if row[1] & flags.DELETED]
+    if not rows:
+        return 0
+    mod_seq = changes.next_mod_seq(tx, account_id)
+    _remove_rows(tx, account_id, mailbox_id, ranges, rows, mod_seq, now, needs_deleted=needs_deleted)
+    tx.hint(account_id, mod_seq)
+    return len(rows)
+
+
+def _select(tx: Tx, account_id: int, mailbox_id: int, ranges: Iterable[UidRange]) -> list[Row]:
+    """(uid, flags, size, message id) of what is there, rising."""
+    rows: list[Row] = []
+    for first, last in ranges:
+        rows += tx.rows(
+            f"SELECT uid, flags, size, message_id FROM placement WHERE {_IN_RANGE} ORDER BY uid",
+            (account_id, mailbox_id, first, last),
+        )
+    return rows
+
+
+def _up_to(last_uid: int, ranges: Iterable[UidRange]) -> list[UidRange]:
+    """`ranges` without what is past `last_uid`: in the same mailbox, `1:*` would take in the copies too."""
+    return [(first, min(last, last_uid)) for first, last in ranges if first <= last_uid]
+
+
+def _add_copies(
+    tx: Tx,
+    account_id: int,
+    mailbox_id: int,
+    ranges: Sequence[UidRange],
+    target_id: int,
+    rows: Sequence[Row],
+    mod_seq: int,
+    now: int,
+) -> int:
+    first_uid = messages.grow_mailbox(
+        tx,
+        account_id,
+        target_id,
+        mod_seq,
+        count=len(rows),
+        unseen=sum(1 for row in rows if not row[1] & flags.SEEN),
+        deleted=sum(1 for row in rows if row[1] & flags.DELETED),
+        size=sum(row[2] for row in rows),
+    )
+    uid = first_uid
+    for first, last in ranges:
+        uid += tx.run(
+            f"INSERT INTO placement (account_id, mailbox_id, uid, message_id, flags, {_MOVED}, mod_seq,"
+            " created_mod_seq) SELECT account_id, ?, ? + row_number() OVER (ORDER BY uid), message_id, flags, size,"
+            f" internal_date, zone_minutes, ?, ?, ? FROM placement WHERE {_IN_RANGE}",
+            (target_id, uid - 1, now, mod_seq, mod_seq, account_id, mailbox_id, first, last),
+        )
+    uids = changes.encode_ranges(range(first_uid, uid))
+    changes.record(tx, account_id, mod_seq, target_id, changes.Kind.ADDED, uids, now=now)
+    return first_uid
+
+
+def _remove_rows(
+    tx: Tx,
+    account_id: int,
+    mailbox_id: int,
+    ranges: Sequence[UidRange],
+    rows: Sequence[Row],
+    mod_seq: int,
+    now: int,
+    *,
+    needs_deleted: bool,
+) -> None:
+    """Move the placements to `removed`, with the counters and the quota. `rows` is what the ranges select."""
+    condition = f" AND flags & {flags.DELETED} <> 0" if needs_deleted else ""
+    for first, last in ranges:
+        args = (account_id, mailbox_id, first, last)
+        tx.run(
+            f"INSERT INTO removed (account_id, mailbox_id, uid, message_id, flags, {_MOVED}, mod_seq, created_mod_seq,"
+            f" removed_at) SELECT account_id, mailbox_id, uid, message_id, flags, {_MOVED}, ?, created_mod_seq, ?"
+            f" FROM placement WHERE {_IN_RANGE}{condition}",
+            (mod_seq, now, *args),
+        )
+        tx.run(f"DELETE FROM placement WHERE {_IN_RANGE}{condition}", args)
+    tx.run(
+        "UPDATE mailbox SET message_count = message_count - ?, unseen_count = unseen_count - ?,"
+        " deleted_count = deleted_count - ?, total_bytes = total_bytes - ?, mod_seq = ?, counts_mod_seq = ?"
+        " WHERE account_id = ? AND id = ?",
+        (
+            len(rows),
+            sum(1 for row in rows if not row[1] & flags.SEEN),
+            sum(1 for row in rows if row[1] & flags.DELETED),
+            sum(row[2] for row in rows),
+            mod_seq,
+            mod_seq,
+            account_id,
+            mailbox_id,
+        ),
+    )
+    _release_quota(tx, account_id, rows)
+    uids = changes.encode_ranges([row[0] for row in rows])
+    changes.record(tx, account_id, mod_seq, mailbox_id, changes.Kind.REMOVED, uids, now=now)
+
+
+def _release_quota(tx: Tx, account_id: int, rows: Sequence[Row]) -> None:
+    """Quota counts a message once: give back those that no longer stand anywhere."""
+    sizes = {row[3]: row[2] for row in rows}
+    left: set[int] = set()
+    ids = list(sizes)
+    for start in range(0, len(ids), 500):  # SQLite allows 32766 parameters, but a statement of 500 stays prepared
+        part = ids[start : start + 500]
+        marks = ", ".join("?" * len(part))
+        left.update(
+            row[0]
+            for row in tx.rows(
+                f"SELECT DISTINCT message_id FROM placement WHERE account_id = ? AND message_id IN ({marks})",
+                (account_id, *part),
+            )
+        )
+    gone = [size for message_id, size in sizes.items() if message_id not in left]
+    if gone:
+        tx.run(
+            "UPDATE account SET used_bytes = used_bytes - ?, message_count = message_count - ? WHERE id = ?",
+            (sum(gone), len(gone), account_id),
+        )
+
+
+def flags_of(tx: Tx, account_id: int, mailbox_id: int, ranges: Iterable[UidRange]) -> list[Row]:
+    """(uid, flags) of what stands in `ranges`, rising."""
+    rows: list[Row] = []
+    for first, last in ranges:
+        rows += tx.rows(
+            f"SELECT uid, flags FROM placement WHERE {_IN_RANGE} ORDER BY uid", (account_id, mailbox_id, first, last)
+        )
+    return rows
+
+
+def must_exist(tx: Tx, account_id: int, mailbox_id: int) -> None:
+    """Refuse when the mailbox was removed.
+
+    Raises:
+        Refusal: NOT_FOUND.
+    """
+    row = tx.row(
+        "SELECT 1 FROM mailbox WHERE account_id = ? AND id = ? AND removed_at IS NULL", (account_id, mailbox_id)
+    )
+    if row is None:
+        raise Refusal(RefusalCode.NOT_FOUND, "This mailbox was removed")

@@ -1,0 +1,264 @@
+"""The tables of the store, written once in the words that SQLite and PostgreSQL share.
+
+`statements(dialect)` turns the text into either dialect. Migrations only add: a new table, or a column with a default
+(`docs/decisions/0002-schema.md` tells why each table looks as it does). Names and units follow the house style:
+`_at` is UTC epoch seconds, sizes are bytes.
+
+What every reader may rely on:
+* `account.mod_seq` is the last number given out; all rows that one transaction changes in an account share one.
+* `account.next_id` numbers mailboxes, messages and threads of the account; a number is never used twice.
+* `placement.flags` is a 63-bit set: bits 0-4 are the system flags (`flags.py`), the others index `keyword`.
+* `mailbox.name` and `account.local_part` are NULL once removed; the rows stay until the sweeper has emptied them.
+"""
+
+from typing import Final, Literal
+
+Dialect = Literal["sqlite", "postgres"]
+
+SCHEMA_VERSION: Final = 1
+MIN_READER: Final = 1  # the oldest program that may read a store of this version
+MIN_WRITER: Final = 1  # the oldest program that may write one
+
+PAGE_SIZE_BYTES: Final = 8192  # two inline 4 kB messages a page; set once, before the first table
+
+_TABLES: Final = """
+CREATE TABLE meta (
+  name TEXT NOT NULL PRIMARY KEY,
+  number INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE domain (
+  id SERIAL,
+  name TEXT NOT NULL UNIQUE,
+  shown TEXT NOT NULL,
+  catch_all TEXT,
+  created_at INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE account (
+  id SERIAL,
+  domain_id INTEGER NOT NULL REFERENCES domain (id),
+  local_part TEXT,
+  address TEXT NOT NULL,
+  credential TEXT NOT NULL,
+  credential_generation INTEGER NOT NULL DEFAULT 1,
+  is_enabled INTEGER NOT NULL DEFAULT 1,
+  quota_bytes INTEGER NOT NULL DEFAULT 0,
+  used_bytes INTEGER NOT NULL DEFAULT 0,
+  message_count INTEGER NOT NULL DEFAULT 0,
+  mod_seq INTEGER NOT NULL DEFAULT 0,
+  log_floor_mod_seq INTEGER NOT NULL DEFAULT 0,
+  next_id INTEGER NOT NULL DEFAULT 1,
+  next_uid_validity INTEGER NOT NULL,
+  created_at INTEGER NOT NULL,
+  removed_at INTEGER,
+  UNIQUE (domain_id, local_part)
+) STRICT;
+
+CREATE TABLE alias (
+  id SERIAL,
+  domain_id INTEGER NOT NULL REFERENCES domain (id),
+  local_part TEXT NOT NULL,
+  address TEXT NOT NULL,
+  created_at INTEGER NOT NULL,
+  UNIQUE (domain_id, local_part)
+) STRICT;
+
+CREATE TABLE alias_target (
+  alias_id INTEGER NOT NULL REFERENCES alias (id),
+  target TEXT NOT NULL,
+  PRIMARY KEY (alias_id, target)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE keyword (
+  account_id INTEGER NOT NULL,
+  bit INTEGER NOT NULL,
+  name TEXT NOT NULL,
+  folded TEXT NOT NULL,
+  PRIMARY KEY (account_id, bit),
+  UNIQUE (account_id, folded)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE mailbox (
+  account_id INTEGER NOT NULL,
+  id INTEGER NOT NULL,
+  parent_id INTEGER NOT NULL,
+  name TEXT,
+  role TEXT,
+  uid_validity INTEGER NOT NULL,
+  uid_next INTEGER NOT NULL DEFAULT 1,
+  recent_uid INTEGER NOT NULL DEFAULT 1,
+  message_count INTEGER NOT NULL DEFAULT 0,
+  unseen_count INTEGER NOT NULL DEFAULT 0,
+  deleted_count INTEGER NOT NULL DEFAULT 0,
+  total_bytes INTEGER NOT NULL DEFAULT 0,
+  mod_seq INTEGER NOT NULL,
+  counts_mod_seq INTEGER NOT NULL,
+  created_mod_seq INTEGER NOT NULL,
+  is_seen_common INTEGER NOT NULL DEFAULT 0,
+  removed_at INTEGER,
+  PRIMARY KEY (account_id, id),
+  UNIQUE (account_id, parent_id, name),
+  UNIQUE (account_id, role)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE subscription (
+  account_id INTEGER NOT NULL,
+  path TEXT NOT NULL,
+  PRIMARY KEY (account_id, path)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE blob (
+  id SERIAL,
+  codec INTEGER NOT NULL,
+  dict_id INTEGER NOT NULL DEFAULT 0,
+  key_id INTEGER NOT NULL DEFAULT 0,
+  size INTEGER NOT NULL,
+  stored_size INTEGER NOT NULL,
+  file TEXT,
+  created_at INTEGER NOT NULL
+) STRICT;
+
+CREATE INDEX blob_file ON blob (file) WHERE file IS NOT NULL;
+
+CREATE TABLE blob_inline (
+  blob_id ROWKEY,
+  bytes BLOB NOT NULL
+) STRICT;
+
+CREATE TABLE message (
+  account_id INTEGER NOT NULL,
+  id INTEGER NOT NULL,
+  blob_id INTEGER NOT NULL,
+  size INTEGER NOT NULL,
+  header_size INTEGER NOT NULL,
+  thread_id INTEGER NOT NULL,
+  received_at INTEGER NOT NULL,
+  sent_at INTEGER,
+  sent_day INTEGER,
+  created_mod_seq INTEGER NOT NULL,
+  derived_version INTEGER NOT NULL,
+  base_subject TEXT NOT NULL,
+  from_key TEXT NOT NULL,
+  to_key TEXT NOT NULL,
+  cc_key TEXT NOT NULL,
+  preview TEXT NOT NULL,
+  envelope BLOB NOT NULL,
+  body_structure BLOB NOT NULL,
+  header_core BLOB NOT NULL,
+  PRIMARY KEY (account_id, id)
+) STRICT;
+CREATE INDEX message_blob ON message (blob_id);
+CREATE INDEX message_thread ON message (account_id, thread_id);
+
+CREATE TABLE message_ref (
+  account_id INTEGER NOT NULL,
+  ref_hash INTEGER NOT NULL,
+  subject_hash INTEGER NOT NULL,
+  thread_id INTEGER NOT NULL,
+  PRIMARY KEY (account_id, ref_hash, subject_hash)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE placement (
+  account_id INTEGER NOT NULL,
+  mailbox_id INTEGER NOT NULL,
+  uid INTEGER NOT NULL,
+  message_id INTEGER NOT NULL,
+  flags INTEGER NOT NULL,
+  size INTEGER NOT NULL,
+  internal_date INTEGER NOT NULL,
+  zone_minutes INTEGER NOT NULL,
+  saved_at INTEGER NOT NULL,
+  mod_seq INTEGER NOT NULL,
+  created_mod_seq INTEGER NOT NULL,
+  PRIMARY KEY (account_id, mailbox_id, uid)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX placement_message ON placement (account_id, message_id);
+
+CREATE TABLE placement_keyword (
+  account_id INTEGER NOT NULL,
+  mailbox_id INTEGER NOT NULL,
+  uid INTEGER NOT NULL,
+  keyword TEXT NOT NULL,
+  PRIMARY KEY (account_id, mailbox_id, uid, keyword)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE reader_seen (
+  account_id INTEGER NOT NULL,
+  mailbox_id INTEGER NOT NULL,
+  reader_id INTEGER NOT NULL,
+  uid INTEGER NOT NULL,
+  PRIMARY KEY (account_id, mailbox_id, reader_id, uid)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE removed (
+  account_id INTEGER NOT NULL,
+  mailbox_id INTEGER NOT NULL,
+  uid INTEGER NOT NULL,
+  message_id INTEGER NOT NULL,
+  flags INTEGER NOT NULL,
+  size INTEGER NOT NULL,
+  internal_date INTEGER NOT NULL,
+  zone_minutes INTEGER NOT NULL,
+  saved_at INTEGER NOT NULL,
+  mod_seq INTEGER NOT NULL,
+  created_mod_seq INTEGER NOT NULL,
+  removed_at INTEGER NOT NULL,
+  PRIMARY KEY (account_id, mailbox_id, uid)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX removed_message ON removed (account_id, message_id);
+CREATE INDEX removed_time ON removed (account_id, removed_at);
+
+CREATE TABLE change (
+  account_id INTEGER NOT NULL,
+  mod_seq INTEGER NOT NULL,
+  mailbox_id INTEGER NOT NULL,
+  kind INTEGER NOT NULL,
+  uids TEXT NOT NULL,
+  at INTEGER NOT NULL,
+  PRIMARY KEY (account_id, mod_seq, mailbox_id, kind)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE lease (
+  name TEXT NOT NULL PRIMARY KEY,
+  holder TEXT NOT NULL,
+  fence INTEGER NOT NULL,
+  expires_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE task (
+  id SERIAL,
+  kind TEXT NOT NULL,
+  account_id INTEGER NOT NULL,
+  mailbox_id INTEGER NOT NULL,
+  created_at INTEGER NOT NULL
+) STRICT;
+"""
+
+_WORDS: Final[dict[Dialect, tuple[tuple[str, str], ...]]] = {
+    "sqlite": (
+        (" SERIAL", " INTEGER PRIMARY KEY AUTOINCREMENT"),
+        (" ROWKEY,", " INTEGER PRIMARY KEY,"),
+    ),
+    "postgres": (
+        (" INTEGER", " BIGINT"),
+        (" SERIAL", " BIGINT GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY"),
+        (" ROWKEY,", " BIGINT PRIMARY KEY,"),
+        (" BLOB", " BYTEA"),
+        (" STRICT, WITHOUT ROWID", ""),
+        (" STRICT", ""),
+    ),
+}
+
+
+def statements(dialect: Dialect) -> list[str]:
+    """The CREATE statements of the newest version, in order, without semicolons."""
+    text = _TABLES
+    for ours, theirs in _WORDS[dialect]:
+        text = text.replace(ours, theirs)
+    return [part.strip() for part in text.split(";") if part.strip()]
+
+
+def table_names() -> list[str]:
+    """Every table, in the order of creation."""
+    return [line.split()[2] for line in _TABLES.splitlines() if line.startswith("CREATE TABLE")]

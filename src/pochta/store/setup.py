@@ -1,0 +1,109 @@
+"""The life of a store on disk: made, opened by a newer program, started, stopped.
+
+`create` makes an empty one; `prepare` runs before the workers of a server start; `finish` after they ended cleanly.
+INV-3: a start that follows no clean stop raises the server-wide mod_seq floor, because a power cut may have taken
+numbers that clients have already seen.
+"""
+
+from pathlib import Path
+from typing import Final
+
+import apsw
+
+from pochta.errors import SetupError
+from pochta.store import schema, sqlite
+
+FLOOR_STEP: Final = 1 << 20  # more changes than a second can lose; 2^63 / 2^20 leaves room for 2^43 unclean starts
+
+
+def create(data_dir: Path, *, vfs: str | None = None) -> None:
+    """An empty store in `data_dir` (made with mode 0700).
+
+    Raises:
+        SetupError: there is one already.
+    """
+    database = data_dir / sqlite.DATABASE_NAME
+    if database.exists():
+        raise SetupError(f"{database}: there is a store already; choose another folder")
+    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    data_dir.chmod(0o700)
+    for name in ("blobs", "run"):
+        (data_dir / name).mkdir(mode=0o700, exist_ok=True)
+    connection = sqlite.connect(database, vfs=vfs, create=True)
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        for statement in schema.statements("sqlite"):
+            connection.execute(statement)
+        connection.executemany("INSERT INTO meta (name, number) VALUES (?, ?)", first_meta_rows())
+        connection.execute("COMMIT")
+    finally:
+        connection.close()
+    database.chmod(0o600)
+
+
+def first_meta_rows() -> list[tuple[str, int]]:
+    """What `meta` holds in a new store."""
+    return [
+        ("schema_version", schema.SCHEMA_VERSION),
+        ("min_reader", schema.MIN_READER),
+        ("min_writer", schema.MIN_WRITER),
+        ("mod_seq_floor", 0),
+        ("is_clean", 1),
+    ]
+
+
+def check_version(connection: apsw.Connection, database: Path, *, for_writing: bool = True) -> None:
+    """Refuse a store that this program may not open.
+
+    Raises:
+        SetupError: it was made by a newer program, or it is no store of ours.
+    """
+    try:
+        meta = {str(name): number for name, number in connection.execute("SELECT name, number FROM meta")}
+    except apsw.SQLError as error:
+        raise SetupError(f"{database}: not a Pochta store; run `pochta init` or restore a backup") from error
+    needed = meta.get("min_writer" if for_writing else "min_reader")
+    if not isinstance(needed, int) or needed > schema.SCHEMA_VERSION:
+        raise SetupError(
+            f"{database}: made by a newer Pochta (store version {meta.get('schema_version')}, this program knows"
+            f" {schema.SCHEMA_VERSION}); install the newer program"
+        )
+
+
+def prepare(data_dir: Path) -> None:
+    """Make the store ready for a server: versions checked, floor raised after an unclean stop, marked as running.
+
+    Raises:
+        SetupError: no store, or one of a newer program.
+    """
+    database = data_dir / sqlite.DATABASE_NAME
+    connection = sqlite.connect(database)
+    try:
+        check_version(connection, database)
+        with connection:
+            if connection.execute("SELECT 1 FROM meta WHERE name = 'is_clean' AND number = 0").fetchone():
+                raise_floor(connection)
+            connection.execute("UPDATE meta SET number = 0 WHERE name = 'is_clean'")
+    finally:
+        connection.close()
+    (data_dir / "run").mkdir(mode=0o700, exist_ok=True)
+
+
+def finish(data_dir: Path) -> None:
+    """Note that every worker ended in good order, and leave one tidy file behind."""
+    connection = sqlite.connect(data_dir / sqlite.DATABASE_NAME)
+    try:
+        with connection:
+            connection.execute("UPDATE meta SET number = 1 WHERE name = 'is_clean'")
+        connection.pragma("wal_checkpoint(truncate)")
+    finally:
+        connection.close()
+
+
+def raise_floor(connection: apsw.Connection) -> None:
+    """Put the floor past every number that anybody can have seen."""
+    connection.execute(
+        "UPDATE meta SET number = ? + max(number, (SELECT coalesce(max(mod_seq), 0) FROM account))"
+        " WHERE name = 'mod_seq_floor'",
+        (FLOOR_STEP,),
+    )

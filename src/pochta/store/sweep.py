@@ -1,0 +1,558 @@
+"""Removes in the background, in small steps, what nobody can ask for any more.
+
+Decides: how long removed things stay, in which order they go, how much one step of the write lane takes. Refuses to
+know: who removed them and why.
+
+Theory of operation. Mailboxes and accounts are detached in one row and leave a `task`; messages leave a `removed` row.
+`Sweeper.run_once` empties detached mailboxes (their messages go to `removed`, with the quota given back), then deletes
+what is past the retention: `removed` rows, with them messages that stand nowhere any more, with those the blobs that no
+message refers to; old rows of the change log; detached mailboxes and accounts. Once an hour it walks the blobs and the
+blob folder for what a crash has left. Every step is one lane function that takes a few milliseconds; its size follows
+the time the last one took, and the pause after it the time it waited, so that a busy lane is given way to.
+
+Invariants:
+* INV-6 backwards: a blob's row is removed, and that is durable, before its file is.
+* A message goes only when it has neither a placement nor a `removed` row; a blob only when no message refers to it.
+* While a backup holds its lease no blob goes: the rows of its snapshot name files that are still to be linked.
+* A change row goes together with all older ones, and `log_floor_mod_seq` tells it in the same transaction.
+
+What stays: `message_ref` rows of threads that are gone, until the account goes. A late reply then still joins those
+that answered the same message; there is no index by thread, and a row is some 40 bytes.
+"""
+
+import asyncio
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from pochta import clock, log
+from pochta.errors import TryLater
+from pochta.store import leases, placements
+from pochta.store.leases import Fence
+from pochta.store.store import Store
+from pochta.store.tx import Row, Tx
+
+RETENTION_S: Final = 7 * 86_400
+RETENTION_MIN_S: Final = 3600  # frozen views and POP3 sessions read on from `removed`
+BLOB_GRACE_S: Final = 3600  # bytes that are durable get their row within seconds; a slow policy check takes minutes
+LOG_KEPT_S: Final = 30 * 86_400  # QRESYNC and /changes answer a client that was away for a month
+
+EVERY_S: Final = 60.0
+TASK_POLL_S: Final = 3.0  # somebody who removed a mailbox wants to see the quota given back
+WALK_EVERY_S: Final = 3600
+
+STEP_S: Final = 0.0015  # what a step should take of the lane; with a slow outlier it stays under 5 ms (measured: below)
+STEP_ROWS_MIN: Final = 16
+STEP_ROWS_MAX: Final = 1000
+PAUSE_FACTOR: Final = 2.0  # pause after a step, in times of what it took from queueing to commit
+PAUSE_MAX_S: Final = 0.5
+READ_ROWS: Final = 200  # of one inline read
+PART: Final = 64  # values of one IN list, padded, so that one statement stays prepared
+
+FREE_PAGES_MIN: Final = 8192  # 64 MiB: less than that is filled by new mail soon
+FREE_SHARE: Final = 0.25
+
+MAILBOX_REMOVE: Final = "mailbox_remove"
+MAILBOX_FORGET: Final = "mailbox_forget"  # an emptied mailbox; `created_at` is when it was emptied
+ACCOUNT_REMOVE: Final = "account_remove"
+
+# Every table with rows of an account, in the order they go, with the columns that follow account_id in its key.
+ACCOUNT_TABLES: Final[tuple[tuple[str, str], ...]] = (
+    ("placement_keyword", "mailbox_id, uid, keyword"),
+    ("reader_seen", "mailbox_id, reader_id, uid"),
+    ("placement", "mailbox_id, uid"),
+    ("removed", "mailbox_id, uid"),
+    ("message", "id"),
+    ("message_ref", "ref_hash, subject_hash"),
+    ("change", "mod_seq, mailbox_id, kind"),
+    ("keyword", "bit"),
+    ("subscription", "path"),
+    ("mailbox", "id"),
+)
+# Every column that names a blob. Whoever adds one adds it here.
+BLOB_USERS: Final[tuple[tuple[str, str], ...]] = (("message", "blob_id"),)
+
+_IS_USED: Final = " OR ".join(
+    f"EXISTS (SELECT 1 FROM {table} WHERE {table}.{column} = blob.id)" for table, column in BLOB_USERS
+)
+_MARKS: Final = ", ".join("?" * PART)
+_TEMPORARY: Final = ".new-"
+_NAME_TIME_DIGITS: Final = 9  # a blob file's name begins with the second it was made, in hexadecimal
+
+
+class Work(StrEnum):
+    """The kinds of steps."""
+
+    EMPTY_MAILBOX = "empty_mailbox"
+    FORGET_MAILBOX = "forget_mailbox"
+    EMPTY_ACCOUNT = "empty_account"
+    FORGET_ACCOUNT = "forget_account"
+    EXPIRE_REMOVED = "expire_removed"
+    EXPIRE_CHANGES = "expire_changes"
+    DELETE_BLOBS = "delete_blobs"
+    GIVE_BACK_PAGES = "give_back_pages"
+
+
+class Step(NamedTuple):
+    """What one step did: rows it touched, whether there is no more, and what the next steps need."""
+
+    rows: int
+    is_done: bool
+    took_s: float = 0.0
+    messages: int = 0
+    blob_ids: tuple[int, ...] = ()
+    files: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class SweepFigures:
+    """What a run has removed; `longest_step_s` is the longest time one step took of the lane."""
+
+    placements: int = 0
+    removed_rows: int = 0
+    messages: int = 0
+    blobs: int = 0
+    files: int = 0
+    changes: int = 0
+    mailboxes: int = 0
+    accounts: int = 0
+    pages: int = 0
+    steps: int = 0
+    longest_step_s: float = 0.0
+
+
+def run_step(tx: Tx, fence: Fence | None, work: Work, limit: int, args: tuple[int, ...]) -> Step:
+    """One step of `work` over at most `limit` rows; `args` as the function of that work says.
+
+    Raises:
+        LeaseLost: another process sweeps now.
+    """
+    began = clock.monotonic_s()
+    if fence is not None:
+        leases.check_fence(tx, *fence)
+    step = _STEPS[work](tx, limit, args)
+    return step._replace(took_s=clock.monotonic_s() - began)
+
+
+def _empty_mailbox(tx: Tx, limit: int, args: tuple[int, ...]) -> Step:
+    """Args: account, mailbox, now. Moves placements to `removed`; once there are none, notes when that was.
+
+    What hangs on a placement goes before it.
+    """
+    account_id, mailbox_id, now = args
+    if not tx.row("SELECT 1 FROM account WHERE id = ? AND removed_at IS NULL", (account_id,)):
+        return Step(0, True)  # the account's own task takes everything
+    where, key = "account_id = ? AND mailbox_id = ?", (account_id, mailbox_id)
+    for table, columns in (("placement_keyword", "uid, keyword"), ("reader_seen", "reader_id, uid")):
+        count = _delete_first(tx, table, columns, where, key, limit)
+        if count:
+            return Step(count, False)
+    bounds = tx.row(
+        "SELECT min(uid), max(uid) FROM (SELECT uid FROM placement WHERE account_id = ? AND mailbox_id = ?"
+        " ORDER BY uid LIMIT ?) AS part",
+        (account_id, mailbox_id, limit),
+    )
+    if bounds is not None and bounds[0] is not None:
+        return Step(placements.expunge(tx, account_id, mailbox_id, [bounds], now, False), False)
+    tx.run(
+        "UPDATE task SET kind = ?, created_at = ? WHERE kind = ? AND account_id = ? AND mailbox_id = ?",
+        (MAILBOX_FORGET, now, MAILBOX_REMOVE, account_id, mailbox_id),
+    )
+    return Step(0, True)
+
+
+def _forget_mailbox(tx: Tx, limit: int, args: tuple[int, ...]) -> Step:
+    """Args: account, mailbox. Deletes the row of an emptied mailbox, unless something still refers to it.
+
+    Its change rows go with the log: they say that it was removed, and its id never means another one.
+    """
+    key = args
+    for table, column in (("removed", "mailbox_id"), ("placement", "mailbox_id"), ("mailbox", "parent_id")):
+        if tx.row(f"SELECT 1 FROM {table} WHERE account_id = ? AND {column} = ? LIMIT 1", key):
+            return Step(0, True)
+    count = tx.run("DELETE FROM mailbox WHERE account_id = ? AND id = ? AND removed_at IS NOT NULL", key)
+    tx.run("DELETE FROM task WHERE kind = ? AND account_id = ? AND mailbox_id = ?", (MAILBOX_FORGET, *key))
+    return Step(count, True)
+
+
+def _empty_account(tx: Tx, limit: int, args: tuple[int, ...]) -> Step:
+    """Args: account, index into ACCOUNT_TABLES. Deletes rows of one table of a removed account."""
+    account_id, index = args
+    if not tx.row("SELECT 1 FROM account WHERE id = ? AND removed_at IS NOT NULL", (account_id,)):
+        return Step(0, True)  # a task that lies must not empty an account in use
+    table, columns = ACCOUNT_TABLES[index]
+    blob_ids: tuple[int, ...] = ()
+    if table == "message":
+        rows = tx.rows("SELECT blob_id FROM message WHERE account_id = ? ORDER BY id LIMIT ?", (account_id, limit))
+        blob_ids = tuple(row[0] for row in rows)
+    count = _delete_first(tx, table, columns, "account_id = ?", (account_id,), limit)
+    return Step(count, count < limit, messages=len(blob_ids), blob_ids=blob_ids)
+
+
+def _forget_account(tx: Tx, limit: int, args: tuple[int, ...]) -> Step:
+    """Args: account. Deletes the row of an emptied account, with its tasks. Account ids are never used again."""
+    count = tx.run("DELETE FROM account WHERE id = ? AND removed_at IS NOT NULL", args)
+    tx.run("DELETE FROM task WHERE account_id = ?", args)
+    return Step(count, True)
+
+
+def _expire_removed(tx: Tx, limit: int, args: tuple[int, ...]) -> Step:
+    """Args: account, cutoff. Deletes `removed` rows up to the cutoff, and the messages that then stand nowhere."""
+    account_id, cutoff = args
+    rows = tx.rows(
+        "SELECT removed_at, mailbox_id, uid, message_id FROM removed WHERE account_id = ? AND removed_at <= ?"
+        " ORDER BY removed_at, mailbox_id, uid LIMIT ?",
+        (account_id, cutoff, limit),
+    )
+    if not rows:
+        return Step(0, True)
+    tx.run(
+        "DELETE FROM removed WHERE account_id = ? AND (removed_at, mailbox_id, uid) <= (?, ?, ?)",
+        (account_id, *rows[-1][:3]),
+    )
+    gone: list[Row] = []
+    for part in _parts({row[3] for row in rows}):
+        gone += tx.rows(
+            f"DELETE FROM message WHERE account_id = ? AND id IN ({_MARKS})"
+            " AND NOT EXISTS (SELECT 1 FROM placement p WHERE p.account_id = message.account_id"
+            " AND p.message_id = message.id)"
+            " AND NOT EXISTS (SELECT 1 FROM removed r WHERE r.account_id = message.account_id"
+            " AND r.message_id = message.id) RETURNING blob_id",
+            (account_id, *part),
+        )
+    return Step(len(rows), len(rows) < limit, messages=len(gone), blob_ids=tuple(row[0] for row in gone))
+
+
+def _expire_changes(tx: Tx, limit: int, args: tuple[int, ...]) -> Step:
+    """Args: account, cutoff. Deletes the oldest change rows as long as they are not younger than the cutoff."""
+    account_id, cutoff = args
+    rows = tx.rows("SELECT mod_seq, at FROM change WHERE account_id = ? ORDER BY mod_seq LIMIT ?", (account_id, limit))
+    count = next((n for n, row in enumerate(rows) if row[1] > cutoff), len(rows))
+    if not count:
+        return Step(0, True)
+    bound = rows[count - 1][0]
+    tx.run("DELETE FROM change WHERE account_id = ? AND mod_seq <= ?", (account_id, bound))
+    tx.run(
+        "UPDATE account SET log_floor_mod_seq = ? WHERE id = ? AND log_floor_mod_seq < ?", (bound, account_id, bound)
+    )
+    return Step(count, count < limit)
+
+
+def _delete_blobs(tx: Tx, limit: int, args: tuple[int, ...]) -> Step:
+    """Args: now, cutoff, blob ids. Deletes those no younger than the cutoff that nothing refers to; their files."""
+    now, cutoff, *ids = args
+    # In the same transaction as the removal: a backup either begins after it, or is seen here.
+    if leases.holder_of(tx, leases.BACKUP, now) is not None:
+        return Step(0, True)
+    gone: list[Row] = []
+    for part in _parts(ids):
+        gone += tx.rows(
+            f"DELETE FROM blob WHERE id IN ({_MARKS}) AND created_at <= ? AND NOT ({_IS_USED}) RETURNING id, file",
+            (*part, cutoff),
+        )
+    for part in _parts([row[0] for row in gone if row[1] is None]):
+        tx.run(f"DELETE FROM blob_inline WHERE blob_id IN ({_MARKS})", part)
+    return Step(len(gone), True, files=tuple(row[1] for row in gone if row[1] is not None))
+
+
+def _give_back_pages(tx: Tx, limit: int, args: tuple[int, ...]) -> Step:
+    """Args: none. Hands free pages at the end of the file back to the file system. SQLite's own statement."""
+    tx.rows(f"PRAGMA incremental_vacuum({limit})")
+    return Step(limit, False)
+
+
+_STEPS: Final[dict[Work, Callable[[Tx, int, tuple[int, ...]], Step]]] = {
+    Work.EMPTY_MAILBOX: _empty_mailbox,
+    Work.FORGET_MAILBOX: _forget_mailbox,
+    Work.EMPTY_ACCOUNT: _empty_account,
+    Work.FORGET_ACCOUNT: _forget_account,
+    Work.EXPIRE_REMOVED: _expire_removed,
+    Work.EXPIRE_CHANGES: _expire_changes,
+    Work.DELETE_BLOBS: _delete_blobs,
+    Work.GIVE_BACK_PAGES: _give_back_pages,
+}
+
+
+def _delete_first(tx: Tx, table: str, columns: str, where: str, args: tuple[int, ...], limit: int) -> int:
+    """Delete the first `limit` rows in the order of `columns`, the rest of the key after `where`. Two statements."""
+    row = tx.row(f"SELECT {columns} FROM {table} WHERE {where} ORDER BY {columns} LIMIT 1 OFFSET ?", (*args, limit - 1))
+    if row is None:
+        return tx.run(f"DELETE FROM {table} WHERE {where}", args)
+    marks = ", ".join("?" * len(row))
+    return tx.run(f"DELETE FROM {table} WHERE {where} AND ({columns}) <= ({marks})", (*args, *row))
+
+
+def _parts(ids: Iterable[int]) -> Iterator[tuple[int, ...]]:
+    """The ids in tuples of exactly PART, the last one filled up with a repeated id."""
+    rest = tuple(ids)
+    for start in range(0, len(rest), PART):
+        part = rest[start : start + PART]
+        yield part + (part[-1],) * (PART - len(part))
+
+
+def tasks_due(tx: Tx, after_id: int, cutoff: int) -> list[Row]:
+    """(id, kind, account, mailbox) of tasks to be done: removals at once, what waits for the retention after it."""
+    return tx.rows(
+        "SELECT id, kind, account_id, mailbox_id FROM task WHERE id > ? AND (kind = ? OR (kind IN (?, ?)"
+        " AND created_at <= ?)) ORDER BY id LIMIT ?",
+        (after_id, MAILBOX_REMOVE, MAILBOX_FORGET, ACCOUNT_REMOVE, cutoff, READ_ROWS),
+    )
+
+
+def accounts_due(tx: Tx, after_id: int, removed_cutoff: int) -> list[Row]:
+    """(id, has expired `removed` rows, time of the oldest change) of the next accounts."""
+    return tx.rows(
+        "SELECT id, EXISTS (SELECT 1 FROM removed r WHERE r.account_id = account.id AND r.removed_at <= ?),"
+        " (SELECT at FROM change c WHERE c.account_id = account.id ORDER BY c.mod_seq LIMIT 1)"
+        " FROM account WHERE id > ? AND removed_at IS NULL ORDER BY id LIMIT ?",
+        (removed_cutoff, after_id, READ_ROWS),
+    )
+
+
+def blobs_after(tx: Tx, after_id: int) -> list[Row]:
+    """(id, created_at, is used) of the next blobs."""
+    return tx.rows(
+        f"SELECT id, created_at, {_IS_USED} FROM blob WHERE id > ? ORDER BY id LIMIT ?", (after_id, READ_ROWS)
+    )
+
+
+def known_files(tx: Tx, files: tuple[str, ...]) -> set[str]:
+    """Which of the files a row names."""
+    marks = ", ".join("?" * len(files))
+    return {row[0] for row in tx.rows(f"SELECT file FROM blob WHERE file IN ({marks})", files)}
+
+
+def free_pages(tx: Tx) -> tuple[int, int]:
+    """(free pages, all pages) of the database file. SQLite's own statements."""
+    return tx.rows("PRAGMA freelist_count")[0][0], tx.rows("PRAGMA page_count")[0][0]
+
+
+class _Pace:
+    """How many rows the next step of a kind may take, so that it takes about STEP_S of the lane."""
+
+    __slots__ = ("rows",)
+
+    def __init__(self) -> None:
+        self.rows = 64
+
+    def note(self, rows: int, took_s: float) -> None:
+        """Learn from a step of `rows` rows; grows at most by a quarter, so that one quick step misleads little."""
+        if rows * 2 >= self.rows and took_s > 0:
+            fitting = int(rows * STEP_S / took_s)
+            self.rows = max(STEP_ROWS_MIN, min(fitting, self.rows * 5 // 4, STEP_ROWS_MAX))
+
+
+class Sweeper:
+    """The background removal of one store, under `fence` (None: the caller knows that no other process sweeps)."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        fence: Fence | None = None,
+        retention_s: int = RETENTION_S,
+        blob_grace_s: int = BLOB_GRACE_S,
+        log_kept_s: int = LOG_KEPT_S,
+    ) -> None:
+        self._store = store
+        self._fence = fence
+        self._retention_s = max(retention_s, RETENTION_MIN_S)
+        self._blob_grace_s = max(blob_grace_s, BLOB_GRACE_S)
+        self._log_kept_s = log_kept_s
+        self._paces = {work: _Pace() for work in Work}
+        self._walk_at = 0
+        self._figures = SweepFigures()
+
+    async def run(self) -> None:
+        """Sweep every minute, and within seconds where something was removed; ends only by cancellation.
+
+        Raises:
+            LeaseLost: another process sweeps now.
+        """
+        while True:
+            try:
+                figures = await self.run_once(int(clock.now_s()))
+                if figures.steps:
+                    log.event(
+                        "sweep.done",
+                        placements=figures.placements,
+                        messages=figures.messages,
+                        blobs=figures.blobs,
+                        files=figures.files,
+                        longest_ms=round(figures.longest_step_s * 1000, 1),
+                    )
+            except TryLater as error:
+                log.event("sweep.later", reason=error.reason)
+            until = clock.monotonic_s() + EVERY_S
+            while clock.monotonic_s() < until:
+                await asyncio.sleep(TASK_POLL_S)
+                if await self._store.read(0, tasks_due, 0, int(clock.now_s()) - self._retention_s):
+                    break
+
+    async def run_once(self, now: int) -> SweepFigures:
+        """Do all that is due at `now`; what was done.
+
+        Raises:
+            LeaseLost: another process sweeps now.
+            TryLater: the disk is full or failing.
+        """
+        self._figures = SweepFigures()
+        await self._do_tasks(now, {MAILBOX_REMOVE})
+        await self._expire(now)
+        await self._do_tasks(now, {MAILBOX_FORGET, ACCOUNT_REMOVE})
+        if now - self._walk_at >= WALK_EVERY_S or now < self._walk_at:
+            await self._walk_blobs(now)
+            await self._walk_files(now)
+            self._walk_at = now
+        await self._shrink()
+        return self._figures
+
+    async def _step(self, work: Work, *args: int, account_id: int = 0, durable: bool = False) -> Step:
+        """One step and the pause after it.
+
+        Not durable where nothing outside the database follows from it: nobody was told anything, and a step that a
+        power cut takes is done again.
+        """
+        began = clock.monotonic_s()
+        pace = self._paces[work]
+        step = await self._store.write(account_id, run_step, self._fence, work, pace.rows, args, durable=durable)
+        pace.note(step.rows, step.took_s)
+        figures = self._figures
+        if step.rows:
+            figures.steps += 1
+            figures.messages += step.messages
+        figures.longest_step_s = max(figures.longest_step_s, step.took_s)
+        await asyncio.sleep(min(PAUSE_MAX_S, PAUSE_FACTOR * (clock.monotonic_s() - began)))
+        return step
+
+    async def _do_tasks(self, now: int, kinds: set[str]) -> None:
+        after_id = 0
+        while tasks := await self._store.read(0, tasks_due, after_id, now - self._retention_s):
+            for after_id, kind, account_id, mailbox_id in tasks:  # noqa: B007 - the last one is where to go on
+                if kind not in kinds:
+                    continue
+                if kind == MAILBOX_REMOVE:
+                    await self._empty_mailbox(account_id, mailbox_id, now)
+                elif kind == MAILBOX_FORGET:
+                    step = await self._step(Work.FORGET_MAILBOX, account_id, mailbox_id, account_id=account_id)
+                    self._figures.mailboxes += step.rows
+                else:
+                    await self._remove_account(account_id, now)
+
+    async def _empty_mailbox(self, account_id: int, mailbox_id: int, now: int) -> None:
+        is_done = False
+        while not is_done:
+            step = await self._step(Work.EMPTY_MAILBOX, account_id, mailbox_id, now, account_id=account_id)
+            self._figures.placements += step.rows
+            is_done = step.is_done
+
+    async def _remove_account(self, account_id: int, now: int) -> None:
+        for index, (table, _) in enumerate(ACCOUNT_TABLES):
+            is_done = False
+            while not is_done:
+                step = await self._step(Work.EMPTY_ACCOUNT, account_id, index, account_id=account_id)
+                await self._delete_blobs(step.blob_ids, now)
+                if table == "mailbox":
+                    self._figures.mailboxes += step.rows
+                is_done = step.is_done
+        step = await self._step(Work.FORGET_ACCOUNT, account_id, account_id=account_id)
+        self._figures.accounts += step.rows
+
+    async def _expire(self, now: int) -> None:
+        """Walk the accounts for `removed` rows and change rows that are old enough."""
+        after_id = 0
+        removed_cutoff, log_cutoff = now - self._retention_s, now - self._log_kept_s
+        while rows := await self._store.read(0, accounts_due, after_id, removed_cutoff):
+            for account_id, has_removed, oldest_change_at in rows:
+                is_done = not has_removed
+                while not is_done:
+                    step = await self._step(Work.EXPIRE_REMOVED, account_id, removed_cutoff, account_id=account_id)
+                    self._figures.removed_rows += step.rows
+                    await self._delete_blobs(step.blob_ids, now)
+                    is_done = step.is_done
+                is_done = oldest_change_at is None or oldest_change_at > log_cutoff
+                while not is_done:
+                    step = await self._step(Work.EXPIRE_CHANGES, account_id, log_cutoff, account_id=account_id)
+                    self._figures.changes += step.rows
+                    is_done = step.is_done
+            after_id = rows[-1][0]
+            await asyncio.sleep(0)
+
+    async def _delete_blobs(self, blob_ids: Sequence[int], now: int) -> None:
+        """Delete those that nothing refers to, rows first; what a crash leaves of it the hourly walk finds."""
+        start = 0
+        while start < len(blob_ids):
+            stop = start + self._paces[Work.DELETE_BLOBS].rows
+            cutoff = now - self._blob_grace_s
+            step = await self._step(Work.DELETE_BLOBS, now, cutoff, *blob_ids[start:stop], durable=True)
+            self._figures.blobs += step.rows
+            if step.files:
+                await asyncio.to_thread(self._store.blobs.delete_files, step.files)
+                self._figures.files += len(step.files)
+            start = stop
+
+    async def _walk_blobs(self, now: int) -> None:
+        """Find blobs without a message: bytes that were stored for nothing, or a removal that was cut off."""
+        after_id = 0
+        while rows := await self._store.read(0, blobs_after, after_id):
+            cutoff = now - self._blob_grace_s
+            await self._delete_blobs([row[0] for row in rows if not row[2] and row[1] <= cutoff], now)
+            after_id = rows[-1][0]
+            await asyncio.sleep(0)
+
+    async def _walk_files(self, now: int) -> None:
+        """Find files without a row: a crash between file and row, between row and file, or while receiving."""
+        folder, cutoff = self._store.blobs.folder, now - self._blob_grace_s
+        names = await asyncio.to_thread(_old_files, folder, cutoff)
+        for start in range(0, len(names), READ_ROWS):
+            part = tuple(names[start : start + READ_ROWS])
+            orphans = set(part) - await self._store.read(0, known_files, part)
+            if orphans:
+                await asyncio.to_thread(self._store.blobs.delete_files, orphans)
+                self._figures.files += len(orphans)
+            await asyncio.sleep(0)
+        self._figures.files += await asyncio.to_thread(_delete_leftovers, folder, cutoff)
+
+    async def _shrink(self) -> None:
+        """Give pages back to the file system, once a good share of the database file is free."""
+        free, total = await self._store.read(0, free_pages)
+        if free < max(FREE_PAGES_MIN, total * FREE_SHARE):
+            return
+        while free > FREE_PAGES_MIN // 2:  # the rest is filled by new mail
+            await self._step(Work.GIVE_BACK_PAGES)
+            before, (free, _) = free, await self._store.read(0, free_pages)
+            self._figures.pages += max(0, before - free)
+            if free >= before:
+                return
+
+
+def _old_files(folder: Path, cutoff: int) -> list[str]:
+    """The names of the blob files made at or before `cutoff`; what is not named like one is left alone."""
+    names: list[str] = []
+    for place in os.scandir(folder):
+        if place.is_dir(follow_symlinks=False):
+            for name in os.listdir(place):
+                stamp, dash, _ = name.partition("-")
+                if dash and len(stamp) == _NAME_TIME_DIGITS and name.endswith(place.name) and _time_of(stamp) <= cutoff:
+                    names.append(name)
+    return names
+
+
+def _time_of(stamp: str) -> int:
+    try:
+        return int(stamp, 16)
+    except ValueError:
+        return 1 << 62  # no name of ours: never old enough
+
+
+def _delete_leftovers(folder: Path, cutoff: int) -> int:
+    """Delete unfinished files nobody has written to since `cutoff`; how many."""
+    count = 0
+    for entry in os.scandir(folder):
+        if entry.name.startswith(_TEMPORARY) and entry.stat(follow_symlinks=False).st_mtime <= cutoff:
+            Path(entry.path).unlink(missing_ok=True)
+            count += 1
+    return count

@@ -1,0 +1,358 @@
+"""`pochta serve`: one supervisor that holds the listening sockets, and N workers started by exec that serve them.
+
+Theory of operation. The supervisor locks data_dir, binds, drops privileges, prepares the store, and starts the workers.
+Each shares one socket pair with it, the life-line: down it go the settings (one line of JSON), up it comes `READY`; its
+end of file tells a worker that the supervisor is gone, however it died. The lock is passed on too, so that no second
+server starts while any worker of the first still lives. A worker that dies is replaced on the same sockets.
+
+Refuses to know what workers do. Single-threaded: one selector over the life-lines and the signals' wake-up socket.
+"""
+
+import fcntl
+import os
+import pwd
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+import msgspec
+
+from pochta import clock, config, log
+from pochta.config import Settings
+from pochta.errors import SetupError
+from pochta.net.listen import BoundListener, bind_all, inherited_sockets, raise_nofile
+from pochta.net.tls import server_context
+
+STOP_S: Final = (
+    9.0  # for workers to drain; with the kill and `finish` a stop ends within the 10 s that containers grant
+)
+READY_S: Final = 60.0  # for a new set of workers; imports take under 1 s
+LONG_LIFE_S: Final = 10.0  # a worker that dies younger died at once: its replacement waits
+RETRY_S: Final = (0.1, 0.5, 2.0, 5.0, 15.0, 30.0)  # the waits of replacements, the last one for ever
+LOCK_WAIT_S: Final = 2.0  # workers of a killed supervisor end within 1 s
+READY: Final = b"R"
+WORKER_COMMAND: Final = (sys.executable, "-P", "-m", "pochta.worker")  # -P: never import from the current folder
+
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+
+
+class WorkerBrief(msgspec.Struct, frozen=True):
+    """What a worker is told on its life-line: who it is, and which descriptor is which of the settings' listeners."""
+
+    index: int
+    connections: int
+    fds: tuple[int, ...]
+    settings: msgspec.Raw
+
+
+def run(
+    settings: Settings,
+    *,
+    ready_file: Path | None = None,
+    prepare: Callable[[], None] | None = None,
+    finish: Callable[[], None] | None = None,
+    worker_command: Sequence[str] = WORKER_COMMAND,
+) -> int:
+    """Serve until a signal; the exit status: 0 stopped, 1 when the first workers failed.
+
+    `prepare` runs with privileges dropped before workers start, `finish` after a stop in which no worker had to be
+    killed. Raises: SetupError.
+    """
+    lock = lock_data_dir(settings)
+    bound: list[BoundListener] = []
+    try:
+        bound = bind_all(settings.listeners, inherited_sockets())
+        connections = raise_nofile(settings.limits, settings.workers)
+        if settings.user is not None:
+            drop_privileges(settings.user)
+        if settings.uses_tls:  # as the user who will read it
+            server_context(settings.tls.certificate, settings.tls.key)
+        serving = _Supervisor(settings, bound, lock, connections, ready_file, worker_command)
+        with serving:
+            if prepare is not None:
+                prepare()
+            status = serving.serve()
+            if status == 0 and serving.is_clean and finish is not None:
+                finish()
+        log.event("serve.stopped", clean=serving.is_clean)
+        return status
+    finally:
+        for one in bound:
+            one.socket.close()
+        os.close(lock)
+
+
+def lock_data_dir(settings: Settings) -> int:
+    """The descriptor that holds data_dir's lock until it and every copy of it are closed.
+
+    Raises: SetupError when another server holds it.
+    """
+    path = settings.data_dir / "lock"
+    try:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise SetupError(f"{path}: cannot be opened ({error.strerror}); check the owner of data_dir") from None
+    until = clock.monotonic_s() + LOCK_WAIT_S
+    with selectors.DefaultSelector() as nothing:
+        while True:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                holder = os.pread(fd, 20, 0).decode("ascii", "replace").strip()
+                if clock.monotonic_s() >= until or _is_alive(holder):
+                    os.close(fd)
+                    raise SetupError(
+                        f"{settings.data_dir}: a server runs on it already (process {holder or 'unknown'});"
+                        " stop that one, or name another data_dir"
+                    ) from None
+                nothing.select(0.05)
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, b"%d\n" % os.getpid(), 0)
+    if settings.user is not None and os.geteuid() == 0:
+        with suppress(KeyError):  # drop_privileges says it better
+            os.fchown(fd, pwd.getpwnam(settings.user).pw_uid, -1)
+    return fd
+
+
+def _is_alive(pid: str) -> bool:
+    try:
+        os.kill(int(pid), 0)
+    except PermissionError:
+        return True
+    except (ProcessLookupError, ValueError, OverflowError):
+        return False
+    return True
+
+
+def drop_privileges(user: str) -> None:
+    """Become `user` with its groups, for good. Raises: SetupError when there is no such user, or we may not."""
+    try:
+        entry = pwd.getpwnam(user)
+    except KeyError:
+        raise SetupError(f'user: there is no system user "{user}"; make it with `useradd --system {user}`') from None
+    if os.geteuid() == entry.pw_uid:
+        return
+    if os.geteuid() != 0:
+        raise SetupError(f'user: only root can become "{user}"; start as root or as that user, or remove the line')
+    os.initgroups(user, entry.pw_gid)
+    os.setresgid(entry.pw_gid, entry.pw_gid, entry.pw_gid)
+    os.setresuid(entry.pw_uid, entry.pw_uid, entry.pw_uid)
+
+
+def sd_notify(state: str) -> None:
+    """Tell systemd, where it started us. Source: sd_notify(3)."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address.startswith(("/", "@")):
+        return
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
+            sender.sendto(state.encode(), b"\0" + address[1:].encode() if address[0] == "@" else address)
+    except OSError as error:
+        log.event("serve.notify.failed", error=error.strerror)
+
+
+class _Worker:
+    """A slot of the set: its process now, or the time of its next start."""
+
+    __slots__ = ("failures", "index", "is_ready", "line", "process", "start_at", "started_at")
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.process: subprocess.Popen[bytes] | None = None
+        self.line: socket.socket | None = None
+        self.is_ready = False
+        self.failures = 0
+        self.started_at = 0.0
+        self.start_at = 0.0
+
+
+class _Supervisor:
+    def __init__(
+        self,
+        settings: Settings,
+        bound: list[BoundListener],
+        lock: int,
+        connections: int,
+        ready_file: Path | None,
+        command: Sequence[str],
+    ) -> None:
+        self.settings, self.bound, self.lock, self.connections = settings, bound, lock, connections
+        self.ready_file, self.command = ready_file, tuple(command)
+        self.workers = [_Worker(index) for index in range(settings.workers)]
+        self.is_clean = True
+        self.has_been_ready = False
+        self.status = 0
+        self.kill_at: float | None = None  # set: stopping
+        self.pending: list[int] = []
+        self.selector = selectors.DefaultSelector()
+        self.wake_in, self.wake_out = socket.socketpair()
+        self.before: dict[int, signal.Handlers | Callable[[int, FrameType | None], object] | int | None] = {}
+
+    def __enter__(self) -> "_Supervisor":
+        for one in (self.wake_in, self.wake_out):
+            one.setblocking(False)
+        self.selector.register(self.wake_out, selectors.EVENT_READ)
+        signal.set_wakeup_fd(self.wake_in.fileno(), warn_on_full_buffer=False)
+        for number in _SIGNALS:
+            self.before[number] = signal.signal(number, lambda got, _: self.pending.append(got))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for worker in self.workers:
+            if worker.process is not None:
+                worker.process.kill()
+                worker.process.wait()
+            if worker.line is not None:
+                worker.line.close()
+        signal.set_wakeup_fd(-1)
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+        self.selector.close()
+        self.wake_in.close()
+        self.wake_out.close()
+        if self.ready_file is not None and self.has_been_ready:
+            self.ready_file.unlink(missing_ok=True)
+
+    def serve(self) -> int:
+        """Start the workers and keep them until told to stop; the exit status."""
+        ready_by = clock.monotonic_s() + READY_S
+        while True:
+            self._take_signals()
+            now = clock.monotonic_s()
+            self._reap(now)
+            if self.kill_at is None:
+                if not self.has_been_ready and now >= ready_by:
+                    self._fail("workers were not ready in time")
+                for worker in self.workers:
+                    if worker.process is None and worker.start_at <= now and self.kill_at is None:
+                        self._start(worker, now)
+            elif not any(worker.process for worker in self.workers):
+                return self.status
+            elif now >= self.kill_at:
+                self._kill_rest()
+            self._wait(now, ready_by)
+
+    def _wait(self, now: float, ready_by: float) -> None:
+        times = [worker.start_at for worker in self.workers if worker.process is None]
+        if self.kill_at is not None:
+            times = [self.kill_at]
+        elif not self.has_been_ready:
+            times.append(ready_by)
+        timeout = max(0.0, min(times) - now) if times else None
+        for key, _ in self.selector.select(timeout):
+            if key.data is None:
+                with suppress(BlockingIOError):
+                    self.wake_out.recv(4096)
+            else:
+                self._hear(key.data)
+
+    def _hear(self, worker: _Worker) -> None:
+        assert worker.line is not None
+        try:
+            said = worker.line.recv(16)
+        except OSError:
+            said = b""
+        if not said:  # it died, or closed its end: SIGCHLD says which
+            self.selector.unregister(worker.line)
+            return
+        worker.is_ready = True
+        if not self.has_been_ready and all(one.is_ready for one in self.workers) and self.kill_at is None:
+            self.has_been_ready = True
+            self._announce()
+
+    def _announce(self) -> None:
+        if self.ready_file is not None:
+            part = self.ready_file.with_name(self.ready_file.name + ".part")
+            part.write_text(f"{os.getpid()}\n")
+            part.replace(self.ready_file)
+        sd_notify(f"READY=1\nMAINPID={os.getpid()}")
+        shown = " ".join(f"{one.config.protocol}={one.address[0]}:{one.address[1]}" for one in self.bound)
+        log.event("serve.ready", workers=len(self.workers), listeners=shown)
+
+    def _start(self, worker: _Worker, now: float) -> None:
+        ours, theirs = socket.socketpair()
+        fds = tuple(one.socket.fileno() for one in self.bound)
+        environ = {key: value for key, value in os.environ.items() if key != "NOTIFY_SOCKET"}
+        brief = WorkerBrief(worker.index, self.connections, fds, msgspec.Raw(config.encode(self.settings)))
+        with theirs:
+            worker.process = subprocess.Popen(
+                [*self.command, "--index", str(worker.index), "--life-line", str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                pass_fds=(*fds, theirs.fileno(), self.lock),
+                env=environ,
+                process_group=0,  # a terminal's Ctrl-C comes to us alone, and goes on as SIGTERM
+            )
+        worker.line, worker.is_ready, worker.started_at = ours, False, now
+        with suppress(BrokenPipeError, ConnectionResetError):  # dead already: SIGCHLD is on its way
+            ours.sendall(msgspec.json.encode(brief) + b"\n")
+        self.selector.register(ours, selectors.EVENT_READ, worker)
+
+    def _reap(self, now: float) -> None:
+        for worker in self.workers:
+            process = worker.process
+            if process is None or process.poll() is None:
+                continue
+            worker.process = None
+            if worker.line is not None:
+                with suppress(KeyError):
+                    self.selector.unregister(worker.line)
+                worker.line.close()
+                worker.line = None
+            if self.kill_at is not None:
+                self.is_clean = self.is_clean and process.returncode == 0
+                continue
+            self.is_clean = False  # until the floor is raised again nobody knows what it had handed out
+            log.event("worker.died", worker=worker.index, pid=process.pid, status=process.returncode)
+            if not self.has_been_ready:
+                self._fail(f"worker {worker.index} ended with status {process.returncode} before it was ready")
+                continue
+            worker.failures = worker.failures + 1 if now - worker.started_at < LONG_LIFE_S else 0
+            worker.start_at = now + (RETRY_S[min(worker.failures, len(RETRY_S)) - 1] if worker.failures else 0.0)
+
+    def _take_signals(self) -> None:
+        pending, self.pending = self.pending, []
+        for number in pending:
+            if number == signal.SIGHUP:
+                # One that is not ready may have no handler yet, and has read the newest files anyway.
+                self._send(signal.SIGHUP, [one for one in self.workers if one.is_ready])
+            elif number in (signal.SIGTERM, signal.SIGINT):
+                if self.kill_at is None:
+                    log.event("serve.stopping", signal=signal.Signals(number).name)
+                    self._stop()
+                else:
+                    self._kill_rest()
+
+    def _stop(self) -> None:
+        self.kill_at = clock.monotonic_s() + STOP_S
+        sd_notify("STOPPING=1")
+        self._send(signal.SIGTERM, self.workers)
+
+    def _fail(self, why: str) -> None:
+        self.status = 1
+        if self.kill_at is None:
+            log.event("serve.failed", error=why)
+            self._stop()
+
+    def _kill_rest(self) -> None:
+        left = [worker for worker in self.workers if worker.process is not None]
+        log.event("serve.killed", workers=len(left))
+        self.is_clean = False
+        self._send(signal.SIGKILL, left)
+        self.kill_at = float("inf")
+        for worker in left:
+            if worker.process is not None:
+                worker.process.wait()
+
+    def _send(self, number: signal.Signals, workers: Sequence[_Worker]) -> None:
+        for worker in workers:
+            if worker.process is not None:
+                worker.process.send_signal(number)

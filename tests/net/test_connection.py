@@ -1,0 +1,644 @@
+"""Connections as the peer sees them, on both loops, in the clear and under TLS."""
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from pochta.errors import LocalProtocolError
+from pochta.net.connection import (
+    WRITE_HIGH_BYTES,
+    Acceptor,
+    Connection,
+    ConnectionLimits,
+    ConnectionLost,
+    number_connections,
+)
+
+Run = Callable[[Coroutine[Any, Any, None]], None]
+
+
+class Recorder(Connection):
+    """Keeps what its hooks were told, and lets tests await it."""
+
+    __slots__ = ("changed", "notes", "received")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.notes: list[str] = []
+        self.received = b""
+        self.changed = asyncio.Event()
+
+    def note(self, what: str) -> None:
+        self.notes.append(what)
+        self.changed.set()
+
+    def on_connect(self) -> None:
+        self.note("connect")
+
+    def on_data(self, data: bytes) -> None:
+        self.received += data
+        self.note("data")
+
+    def on_eof(self) -> None:
+        self.note("eof")
+        super().on_eof()
+
+    def on_timeout(self) -> None:
+        self.note("timeout")
+        super().on_timeout()
+
+    def on_crash(self) -> None:
+        self.note("crash")
+        super().on_crash()
+
+    def on_lost(self) -> None:
+        self.note("lost")
+
+    async def until(self, done: Callable[[], bool]) -> None:
+        while not done():
+            self.changed.clear()
+            await self.changed.wait()
+
+    async def heard(self, text: bytes) -> None:
+        await self.until(lambda: text in self.received)
+
+    async def noted(self, what: str) -> None:
+        await self.until(lambda: what in self.notes)
+
+
+class Served:
+    """An acceptor on a loopback port, and the connections it made in order."""
+
+    def __init__(self, acceptor: Acceptor, port: int, made: list[Recorder]) -> None:
+        self.acceptor = acceptor
+        self.port = port
+        self.made = made
+
+    async def connect(self, tls: ssl.SSLContext | None = None) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if tls is None:
+            return await asyncio.open_connection("127.0.0.1", self.port)
+        return await asyncio.open_connection("127.0.0.1", self.port, ssl=tls, server_hostname="localhost")
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    kind: Callable[[], Recorder] = Recorder,
+    *,
+    limits: ConnectionLimits | None = None,
+    tls: ssl.SSLContext | None = None,
+    refusal: bytes = b"",
+) -> AsyncIterator[Served]:
+    made: list[Recorder] = []
+
+    def factory() -> Recorder:
+        made.append(kind())
+        return made[-1]
+
+    acceptor = Acceptor(factory, limits or ConnectionLimits(100, 100), tls=tls, refusal=refusal)
+    listening = socket.create_server(("127.0.0.1", 0))
+    port = listening.getsockname()[1]
+    await acceptor.start(listening)
+    try:
+        yield Served(acceptor, port, made)
+    finally:
+        acceptor.close()
+        acceptor.abort_all()
+        await acceptor.wait_empty()
+
+
+@pytest.fixture(params=[False, True], ids=["clear", "tls"])
+def pair(
+    request: pytest.FixtureRequest, tls_server: ssl.SSLContext, tls_client: ssl.SSLContext
+) -> tuple[ssl.SSLContext | None, ssl.SSLContext | None]:
+    """Contexts of both sides, or None twice."""
+    return (tls_server, tls_client) if request.param else (None, None)
+
+
+class Echo(Recorder):
+    """Greets, sends back what comes, and says goodbye on QUIT."""
+
+    __slots__ = ()
+
+    def on_connect(self) -> None:
+        super().on_connect()
+        self.write(b"hello\r\n")
+
+    def on_data(self, data: bytes) -> None:
+        super().on_data(data)
+        self.write(data)
+        if b"QUIT" in data:
+            self.write(b"bye\r\n")
+            self.close()
+
+
+def test_greets_answers_and_flushes_before_close(run: Run, pair: tuple[Any, Any]) -> None:
+    async def work() -> None:
+        async with serving(Echo, tls=pair[0]) as served:
+            reader, writer = await served.connect(pair[1])
+            port = writer.get_extra_info("sockname")[1]
+            writer.write(b"one QUIT\r\n")
+            assert await reader.read() == b"hello\r\none QUIT\r\nbye\r\n"
+            writer.close()
+            await served.acceptor.wait_empty()
+            [made] = served.made
+            assert (made.notes[0], made.notes[-1], made.notes.count("lost")) == ("connect", "lost", 1)
+            assert made.is_secure is (pair[0] is not None)
+            assert made.peer_address == made.local_address == "127.0.0.1"
+            assert made.peer_port == port
+
+    run(work())
+
+
+def test_small_writes_are_not_delayed(run: Run) -> None:
+    async def work() -> None:
+        async with serving() as served:
+            _, writer = await served.connect()
+            await served_first(served.made)
+            sock = served.made[0]._transport.get_extra_info("socket")
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            writer.close()
+
+    run(work())
+
+
+async def served_first(made: list[Recorder]) -> Recorder:
+    """The first connection, once it was announced."""
+    while not made:  # noqa: ASYNC110 - the factory has no event to wait for
+        await asyncio.sleep(0)
+    await made[0].noted("connect")
+    return made[0]
+
+
+def test_held_input_comes_after_resume_in_order(run: Run, pair: tuple[Any, Any]) -> None:
+    class Holding(Recorder):
+        __slots__ = ()
+
+        def on_data(self, data: bytes) -> None:
+            super().on_data(data)
+            if data.startswith(b"1"):
+                self.hold_input()
+                self.hold_input()
+                self.write(b"held")
+
+    async def work() -> None:
+        async with serving(Holding, tls=pair[0]) as served:
+            reader, writer = await served.connect(pair[1])
+            writer.write(b"1")
+            assert await reader.readexactly(4) == b"held"
+            made = served.made[0]
+            writer.write(b"23")
+            await writer.drain()
+            made.write(b"x")
+            await reader.readexactly(1)
+            assert made.received == b"1"
+            made.resume_input()
+            assert made.received == b"1"
+            made.resume_input()
+            await made.heard(b"123")
+            writer.close()
+
+    run(work())
+
+
+def test_bytes_read_before_hold_are_kept(run: Run) -> None:
+    async def work() -> None:
+        async with serving() as served:
+            _, writer = await served.connect()
+            made = await served_first(served.made)
+            made.hold_input()
+            made.data_received(b"a")
+            made.data_received(b"b")
+            assert made.received == b""
+            made.resume_input()
+            made.data_received(b"c")
+            await made.heard(b"abc")
+            writer.close()
+
+    run(work())
+
+
+def test_half_closed_peer_reads_the_answer(run: Run) -> None:
+    class AtEnd(Recorder):
+        __slots__ = ()
+
+        def on_eof(self) -> None:
+            self.note("eof")
+            self.write(b"all " + self.received)
+            self.close()
+
+    async def work() -> None:
+        async with serving(AtEnd) as served:
+            reader, writer = await served.connect()
+            writer.write(b"sent")
+            writer.write_eof()
+            assert await reader.read() == b"all sent"
+            writer.close()
+            assert served.made[0].notes.count("eof") == 1
+
+    run(work())
+
+
+def test_eof_while_held_is_told_once_after_resume(run: Run) -> None:
+    async def work() -> None:
+        async with serving() as served:
+            reader, writer = await served.connect()
+            made = await served_first(served.made)
+            made.hold_input()
+            made.eof_received()
+            assert "eof" not in made.notes
+            made.resume_input()
+            made.hold_input()
+            made.resume_input()
+            assert await reader.read() == b""
+            writer.close()
+            await made.noted("lost")
+            assert made.notes.count("eof") == 1
+
+    run(work())
+
+
+def test_eof_under_tls_ends_the_connection(run: Run, tls_server: ssl.SSLContext, tls_client: ssl.SSLContext) -> None:
+    async def work() -> None:
+        async with serving(tls=tls_server) as served:
+            _, writer = await served.connect(tls_client)
+            made = await served_first(served.made)
+            writer.close()
+            await made.noted("lost")
+            assert made.notes == ["connect", "eof", "lost"]
+
+    run(work())
+
+
+class Flood(Recorder):
+    """Writes without end, a block per drain."""
+
+    __slots__ = ("error", "most")
+
+    def on_connect(self) -> None:
+        super().on_connect()
+        self.most = 0
+        self.error: BaseException | None = None
+        self.spawn(self.flood())
+
+    async def flood(self) -> None:
+        try:
+            while True:
+                self.write(b"x" * 16_384)
+                self.most = max(self.most, self._transport.get_write_buffer_size())
+                await self.drain()
+        except BaseException as error:
+            self.error = error
+            self.note("flood over")
+            raise
+
+
+def test_drain_bounds_output_and_ends_with_the_peer(run: Run, pair: tuple[Any, Any]) -> None:
+    async def work() -> None:
+        async with serving(Flood, tls=pair[0]) as served:
+            reader, writer = await served.connect(pair[1])
+            for _ in range(200):
+                await reader.readexactly(16_384)
+            made = served.made[0]
+            assert isinstance(made, Flood)
+            # Under TLS the record layer holds up to one more high-water mark.
+            assert made.most <= 2 * WRITE_HIGH_BYTES + 2 * 16_384
+            writer.transport.abort()
+            await made.noted("flood over")
+            assert isinstance(made.error, ConnectionLost | asyncio.CancelledError)
+            await served.acceptor.wait_empty()
+            with pytest.raises(ConnectionLost):
+                await made.drain()
+
+    run(work())
+
+
+def test_peer_that_never_reads_is_dropped(run: Run, pair: tuple[Any, Any], events: list[str]) -> None:
+    class Impatient(Flood):
+        __slots__ = ()
+
+        def on_connect(self) -> None:
+            self.write_timeout_s = 0.05
+            super().on_connect()
+
+    async def work() -> None:
+        async with serving(Impatient, tls=pair[0]) as served:
+            _, writer = await served.connect(pair[1])
+            await served_first(served.made)
+            await served.made[0].noted("lost")
+            writer.transport.abort()
+
+    run(work())
+    assert any(line.startswith("conn.stuck ") for line in events)
+
+
+def test_deadline_is_moved_without_a_new_timer(run: Run) -> None:
+    async def work() -> None:
+        async with serving() as served:
+            reader, writer = await served.connect()
+            made = await served_first(served.made)
+            made.set_deadline(60)
+            timer = made._timer
+            for _ in range(3):
+                made.set_deadline(90)
+            assert made._timer is timer
+            made.set_deadline(0.01)
+            assert await reader.read() == b""
+            assert made.notes == ["connect", "timeout", "lost"]
+            assert made._timer is None
+            writer.close()
+
+    run(work())
+
+
+def test_early_timer_is_armed_again_for_a_later_deadline(run: Run) -> None:
+    async def work() -> None:
+        async with serving() as served:
+            _, writer = await served.connect()
+            made = await served_first(served.made)
+            made.set_deadline(0.01)
+            made.set_deadline(0.05)
+            start = asyncio.get_running_loop().time()
+            await made.noted("timeout")
+            assert asyncio.get_running_loop().time() - start >= 0.04
+            writer.close()
+
+    run(work())
+
+
+def test_cancelled_deadline_never_comes(run: Run) -> None:
+    async def work() -> None:
+        async with serving() as served:
+            _, writer = await served.connect()
+            made = await served_first(served.made)
+            made.set_deadline(0)
+            made.set_deadline(None)
+            made._tick()
+            assert "timeout" not in made.notes
+            writer.close()
+
+    run(work())
+
+
+class StartTls(Recorder):
+    """`go` starts TLS; anything else is sent back."""
+
+    __slots__ = ("context",)
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        super().__init__()
+        self.context = context
+
+    def on_data(self, data: bytes) -> None:
+        super().on_data(data)
+        if data.startswith(b"go"):
+            self.hold_input()
+            self.write(b"ok")
+            self.spawn(self.upgrade())
+        else:
+            self.write(data)
+
+    async def upgrade(self) -> None:
+        await self.start_tls(self.context)
+        assert self.is_secure
+        self.note("secure")
+
+
+@pytest.mark.rfc(3207, "4")
+def test_start_tls(run: Run, tls_server: ssl.SSLContext, tls_client: ssl.SSLContext) -> None:
+    async def work() -> None:
+        async with serving(lambda: StartTls(tls_server)) as served:
+            reader, writer = await served.connect()
+            writer.write(b"go")
+            assert await reader.readexactly(2) == b"ok"
+            await writer.start_tls(tls_client, server_hostname="localhost")
+            writer.write(b"quiet")
+            assert await reader.readexactly(5) == b"quiet"
+            made = served.made[0]
+            assert made.notes[:4] == ["connect", "data", "secure", "data"]
+            assert made.tls_version == "TLSv1.3"
+            assert "TLS" in (made.tls_cipher or "")
+            made.hold_input()
+            made.write(b"bye")
+            made.close()
+            assert await reader.read() == b"bye"
+            writer.close()
+            await made.noted("lost")
+
+    run(work())
+
+
+@pytest.mark.rfc(3207, "6")
+def test_clear_text_behind_the_command_is_dropped(
+    run: Run, tls_server: ssl.SSLContext, tls_client: ssl.SSLContext
+) -> None:
+    class Injected(StartTls):
+        __slots__ = ()
+
+        async def upgrade(self) -> None:
+            self.data_received(b"injected")
+            await super().upgrade()
+
+    async def work() -> None:
+        async with serving(lambda: Injected(tls_server)) as served:
+            reader, writer = await served.connect()
+            writer.write(b"go")
+            assert await reader.readexactly(2) == b"ok"
+            await writer.start_tls(tls_client, server_hostname="localhost")
+            writer.write(b"mine")
+            assert await reader.readexactly(4) == b"mine"
+            assert served.made[0].received == b"gomine"
+            writer.close()
+
+    run(work())
+
+
+def test_first_command_sent_with_the_end_of_the_handshake(
+    run: Run, tls_server: ssl.SSLContext, tls_client: ssl.SSLContext
+) -> None:
+    async def work() -> None:
+        async with serving(lambda: StartTls(tls_server)) as served:
+            reader, writer = await served.connect()
+            loop = asyncio.get_running_loop()
+            writer.write(b"go")
+            assert await reader.readexactly(2) == b"ok"
+            incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+            tls = tls_client.wrap_bio(incoming, outgoing, server_hostname="localhost")
+            while True:
+                try:
+                    tls.do_handshake()
+                    break
+                except ssl.SSLWantReadError:
+                    writer.write(outgoing.read())
+                    incoming.write(await reader.read(65_536))
+            tls.write(b"early")
+            writer.write(outgoing.read())  # Finished and the first command in one segment
+            while True:
+                try:
+                    assert tls.read(5) == b"early"
+                    break
+                except ssl.SSLWantReadError:
+                    incoming.write(await reader.read(65_536))
+            assert served.made[0].notes == ["connect", "data", "secure", "data"]
+            writer.transport.abort()
+            assert loop.is_running()
+
+    run(work())
+
+
+@pytest.mark.parametrize("implicit", [True, False], ids=["implicit", "starttls"])
+@pytest.mark.parametrize(
+    "sent", [b"not a handshake\r\n" * 20, b"", b"\x16\x03\x01\x02\x00"], ids=["text", "eof", "part"]
+)
+def test_failed_handshake_ends_the_connection(
+    run: Run, tls_server: ssl.SSLContext, events: list[str], sent: bytes, implicit: bool
+) -> None:
+    async def work() -> None:
+        context = tls_server if implicit else None
+        async with serving(lambda: StartTls(tls_server), tls=context) as served:
+            reader, writer = await served.connect()
+            if not implicit:
+                writer.write(b"go")
+                assert await reader.readexactly(2) == b"ok"
+            writer.write(sent)
+            if len(sent) < 10:
+                writer.close()
+            else:
+                await reader.read()
+                writer.close()
+            while not served.made:  # noqa: ASYNC110 - as above
+                await asyncio.sleep(0)
+            await served.acceptor.wait_empty()
+            assert served.made[0].notes == ([] if implicit else ["connect", "data", "lost"])
+            assert not served.made[0].is_secure
+
+    run(work())
+    assert [line.split()[0] for line in events] == ([] if implicit else ["tls.failed"])
+
+
+def test_lost_connection_cancels_its_task(run: Run) -> None:
+    class Waiting(Recorder):
+        __slots__ = ()
+
+        def on_connect(self) -> None:
+            self.spawn(self.wait())
+            super().on_connect()
+
+        async def wait(self) -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self.note("cleaned up")
+
+    async def work() -> None:
+        async with serving(Waiting) as served:
+            _, writer = await served.connect()
+            made = await served_first(served.made)
+            assert made.is_busy
+            other = asyncio.Event().wait()
+            with pytest.raises(LocalProtocolError):
+                made.spawn(other)  # type: ignore[arg-type]
+            writer.transport.abort()
+            await served.acceptor.wait_empty()
+            assert "cleaned up" in made.notes
+            assert not made.is_busy
+
+    run(work())
+
+
+@pytest.mark.parametrize("place", ["hook", "task"])
+def test_bug_is_reported_and_the_peer_told(run: Run, place: str, bugs: list[BaseException], events: list[str]) -> None:
+    class Buggy(Recorder):
+        __slots__ = ()
+
+        def on_data(self, data: bytes) -> None:
+            if place == "hook":
+                raise ZeroDivisionError(place)
+            self.spawn(self.fail())
+
+        async def fail(self) -> None:
+            raise ZeroDivisionError(place)
+
+        def on_crash(self) -> None:
+            self.write(b"421 bug\r\n")
+            self.close()
+
+    async def work() -> None:
+        async with serving(Buggy) as served:
+            reader, writer = await served.connect()
+            writer.write(b"x")
+            assert await reader.read() == b"421 bug\r\n"
+            writer.close()
+
+    run(work())
+    assert [type(one) for one in bugs] == [ZeroDivisionError]
+    assert events[0].startswith("bug conn=")
+    assert "test_connection.py" in events[0]
+
+
+def test_one_too_many_is_refused(run: Run, events: list[str]) -> None:
+    async def work() -> None:
+        limits = ConnectionLimits(1, 1)
+        async with serving(limits=limits, refusal=b"421 later\r\n") as served:
+            _, first = await served.connect()
+            await served_first(served.made)
+            reader, second = await served.connect()
+            assert await reader.read() == b"421 later\r\n"
+            second.close()
+            assert served.made[1].notes == []
+            first.close()
+            await served.acceptor.wait_empty()
+            assert limits.open == 0
+            _, third = await served.connect()
+            while len(served.made) < 3:  # noqa: ASYNC110 - as above
+                await asyncio.sleep(0)
+            await served.made[2].noted("connect")
+            third.close()
+
+    run(work())
+    assert [line.split()[0] for line in events] == ["conn.refused"]
+
+
+def test_closed_acceptor_takes_no_more_but_serves_on(run: Run) -> None:
+    async def work() -> None:
+        async with serving(Echo) as served:
+            reader, writer = await served.connect()
+            await served_first(served.made)
+            served.acceptor.close()
+            with pytest.raises(OSError):
+                await served.connect()
+            writer.write(b"QUIT")
+            assert await reader.read() == b"hello\r\nQUITbye\r\n"
+            writer.close()
+
+    run(work())
+
+
+def test_limits_count_nets_and_spare_loopback() -> None:
+    limits = ConnectionLimits(6, 1)
+    assert limits.admit("192.0.2.1")
+    assert not limits.admit("192.0.2.1")
+    assert limits.admit("2001:db8:0:1::1")
+    assert not limits.admit("2001:db8:0:1:ffff::2")
+    assert limits.admit("2001:db8:0:2::1")
+    assert all(limits.admit(one) for one in ("127.0.0.1", "127.0.0.1", "::1"))
+    assert not limits.admit("::1")
+    limits.release("192.0.2.1")
+    assert limits.admit("192.0.2.1")
+    for one in ("192.0.2.1", "2001:db8:0:1::9", "2001:db8:0:2::1", "127.0.0.1", "127.0.0.1", "::1"):
+        limits.release(one)
+    assert (limits.open, limits._by_net) == (0, {})
+
+
+def test_ids_name_their_worker() -> None:
+    number_connections(1, 3)
+    assert [Connection().id % 3 for _ in range(3)] == [1, 1, 1]
+    number_connections(0, 1)
+
+
+def test_connection_keeps_no_dict() -> None:
+    assert not hasattr(Connection(), "__dict__")

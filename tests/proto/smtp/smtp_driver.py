@@ -1,0 +1,99 @@
+"""A driver for the engine without sockets: feeds bytes, answers questions, keeps events and replies."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from pochta.proto.smtp import events
+from pochta.proto.smtp.events import Event
+from pochta.proto.smtp.limits import SmtpLimits
+from pochta.proto.smtp.replies import Reply
+from pochta.proto.smtp.server import SmtpServer
+
+LIMITS = SmtpLimits(max_message_bytes=1000, max_recipients=3, max_errors=20)
+NO_USER = Reply(550, "5.1.1", "No such user")
+DENIED = Reply(535, "5.7.8", "Bad credentials")
+HELLO = b"EHLO client.example\r\n"
+
+
+def decide(event: Event) -> Reply | None:
+    """The policy of these tests, told by the local part: `no…` is refused, `later…` deferred. None accepts."""
+    match event:
+        case events.Rcpt(address) | events.Mail(reverse_path=address) if address is not None:
+            if address.local_part.startswith("no"):
+                return NO_USER
+            if address.local_part.startswith("later"):
+                return Reply(451, "4.3.0", "Come again")
+        case events.Credentials(_, _, username, password) if (username, password) != ("user", "pässword"):
+            return DENIED
+    return None
+
+
+@dataclass
+class Driver:
+    """One connection. `chunks` of DATA are joined in `messages` so that cuts do not show in `events`."""
+
+    server: SmtpServer
+    decide: Callable[[Event], Reply | None] = decide
+    events: list[Event] = field(default_factory=list)
+    messages: list[bytes] = field(default_factory=list)
+    sent: bytes = b""
+    _spool: bytes = b""
+
+    def feed(self, data: bytes) -> bytes:
+        """What the peer sees in answer to `data`."""
+        self.server.receive_data(data)
+        while (event := self.server.next_event()) is not None:
+            self._on(event)
+        sent = self.server.data_to_send()
+        self.sent += sent
+        return sent
+
+    def feed_all(self, chunks: Iterable[bytes]) -> bytes:
+        return b"".join([self.feed(chunk) for chunk in chunks])
+
+    def _on(self, event: Event) -> None:
+        if isinstance(event, events.DataChunk):
+            assert event.data
+            self._spool += event.data
+            return
+        self.events.append(event)
+        if isinstance(event, events.DataEnd):
+            assert event.size == len(self._spool)
+            self.messages.append(self._spool)
+        if isinstance(event, events.DataEnd | events.DataRejected):
+            self._spool = b""
+        while self.server.has_question:
+            answer = self.decide(event)
+            if answer is None:
+                self.server.accept()
+            else:
+                self.server.reply(answer)
+        if isinstance(event, events.StartTls):
+            self.sent += self.server.data_to_send()
+            self.server.start_tls_done()
+
+
+def connect(
+    *, is_lmtp: bool = False, is_secure: bool = False, limits: SmtpLimits = LIMITS, **settings: object
+) -> Driver:
+    """A driver behind the greeting; `settings` go to the engine."""
+    server = SmtpServer(
+        "mx.example",
+        limits=limits,
+        is_lmtp=is_lmtp,
+        is_secure=is_secure,
+        **{"can_start_tls": True, **settings},  # type: ignore[arg-type]  # test settings by name
+    )
+    server.greet()
+    assert server.data_to_send().startswith(b"220 mx.example ")
+    return Driver(server)
+
+
+def codes(replies: bytes) -> list[str]:
+    """Code and enhanced status of each reply, `250 2.1.0`; the last line of a multi-line one."""
+    found = []
+    for line in replies.decode("ascii").splitlines():
+        code, _, status = line[:3], line[3], line[4:].partition(" ")[0]
+        if line[3] == " ":
+            found.append(f"{code} {status}" if status.replace(".", "").isdecimal() else code)
+    return found

@@ -1,0 +1,106 @@
+"""The view against a plain dictionary."""
+
+from array import array
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pochta.proto.imap.view import CHUNK_MESSAGES, Snapshot
+
+Model = dict[int, int]
+
+mailboxes = st.dictionaries(st.integers(1, 3000), st.integers(0, 31), max_size=400)
+ranges = st.lists(st.tuples(st.integers(1, 3100), st.integers(0, 900)), max_size=6)
+
+
+def snapshot_of(model: Model, mod_seq: int = 1) -> Snapshot:
+    uids = sorted(model)
+    return Snapshot.of(array("I", uids), array("q", [model[uid] for uid in uids]), mod_seq)
+
+
+def content(snapshot: Snapshot) -> Model:
+    found = {uid: bits for part in snapshot.slices() for uid, bits in zip(part.uids, part.flags, strict=True)}
+    assert list(found) == sorted(found)
+    assert snapshot.count == len(found)
+    return found
+
+
+def disjoint(raw: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    result: list[tuple[int, int]] = []
+    for first, length in sorted(raw):
+        if not result or first > result[-1][1]:
+            result.append((first, first + length))
+    return result
+
+
+def told(old: Snapshot, new: Snapshot) -> Model:
+    """What a client that obeys the difference believes."""
+    difference = old.difference(new)
+    belief = [[uid, bits] for uid, bits in content(old).items()]
+    for seq in difference.removed:
+        del belief[seq - 1]
+    model = {uid: bits for uid, bits in belief}
+    for uid, bits in difference.changed:
+        assert uid in model
+        model[uid] = bits
+    for uid, bits in difference.added:
+        assert uid not in model
+        model[uid] = bits
+    return model
+
+
+@settings(max_examples=150)
+@given(mailboxes, mailboxes, ranges)
+def test_refreshed_ranges_hold_exactly_the_rows(before: Model, after: Model, raw: list[tuple[int, int]]) -> None:
+    touched = disjoint(raw)
+    inside = [(uid, bits) for uid, bits in sorted(after.items()) if any(a <= uid <= b for a, b in touched)]
+    old = snapshot_of(before)
+    new = old.refreshed(touched, inside, 2)
+    want = {uid: bits for uid, bits in before.items() if not any(a <= uid <= b for a, b in touched)} | dict(inside)
+    assert content(new) == want
+    assert content(old) == before
+    assert told(old, new) == want
+
+
+@settings(max_examples=100)
+@given(mailboxes, mailboxes)
+def test_a_difference_leads_from_any_snapshot_to_any_other(before: Model, after: Model) -> None:
+    assert told(snapshot_of(before), snapshot_of(after)) == after
+
+
+@settings(max_examples=100)
+@given(mailboxes, ranges)
+def test_numbers_and_uids_name_the_same_messages(model: Model, raw: list[tuple[int, int]]) -> None:
+    snapshot = snapshot_of(model)
+    uids = sorted(model)
+    by_uid = [uid for part in snapshot.by_uid(disjoint(raw)) for uid in part.uids]
+    assert by_uid == [uid for uid in uids if any(a <= uid <= b for a, b in disjoint(raw))]
+    for part in snapshot.by_uid(disjoint(raw)):
+        assert [uids[seq - 1] for seq in range(part.seq, part.seq + len(part.uids))] == list(part.uids)
+    numbers = [(a, min(b, len(uids))) for a, b in disjoint(raw) if a <= len(uids)]
+    by_seq = [uid for part in snapshot.by_seq(numbers) for uid in part.uids]
+    assert by_seq == [uid for a, b in numbers for uid in uids[a - 1 : b]]
+    for seq, uid in enumerate(uids, 1):
+        assert snapshot.seq_of(uid) == seq
+    assert snapshot.seq_of(5000) == 0
+
+
+def test_chunks_that_did_not_change_are_shared() -> None:
+    model = {uid: 0 for uid in range(1, 5 * CHUNK_MESSAGES + 1)}
+    old = snapshot_of(model)
+    new = old.refreshed([(600, 600), (9000, 9000)], [(600, 1), (9000, 4)], 2)
+    assert sum(1 for a in old.chunks if any(a is b for b in new.chunks)) == 3
+    assert old.difference(new) == ([], [(600, 1)], [(9000, 4)])
+
+
+def test_many_small_chunks_are_joined() -> None:
+    model = {uid: 0 for uid in range(1, 40 * CHUNK_MESSAGES + 1)}
+    snapshot = snapshot_of(model)
+    gone = [(uid, uid + CHUNK_MESSAGES - 2) for uid in range(1, 40 * CHUNK_MESSAGES, CHUNK_MESSAGES)]
+    assert len(snapshot.refreshed(gone, [], 2).chunks) == 1
+
+
+def test_silent_flags_are_not_a_difference() -> None:
+    old = snapshot_of({1: 0, 2: 1, 3: 8})
+    new = snapshot_of({1: 1, 2: 1, 3: 9})
+    assert old.with_flags([(1, 3)], -1, 1).difference(new) == ([], [], [])
