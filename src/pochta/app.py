@@ -55,18 +55,14 @@ class App:
         self._listeners = listeners
         self._acceptors: list[Acceptor] = []
         self._tasks: list[asyncio.Task[None]] = []
-        self._tls = (
-            server_context(settings.tls.certificate, settings.tls.key) if settings.uses_tls else None
-        )
+        self._tls = server_context(settings.tls.certificate, settings.tls.key) if settings.uses_tls else None
 
     async def start(self) -> None:
         """Accept connections from now on."""
         self.store.start()
         self.store.subscribe(self._tell_idling)
         limits = self.settings.limits
-        counts = ConnectionLimits(
-            connections_per_worker(limits, self.settings.workers), limits.connections_per_address
-        )
+        counts = ConnectionLimits(connections_per_worker(limits, self.settings.workers), limits.connections_per_address)
         for one in self._listeners:
             acceptor = Acceptor(
                 self._factory(one.config),
@@ -176,7 +172,11 @@ class LoopLag:
 
 
 async def run_worker(
-    settings: Settings, index: int, listeners: Sequence[BoundListener], on_ready: Callable[[], None], stop: asyncio.Event
+    settings: Settings,
+    index: int,
+    listeners: Sequence[BoundListener],
+    on_ready: Callable[[], None],
+    stop: asyncio.Event,
 ) -> None:
     """Serve until `stop` is set; `on_ready` is called when every listener accepts."""
     app = App(settings, listeners)

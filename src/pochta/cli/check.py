@@ -27,6 +27,7 @@ def command(ctx: click.Context, as_json: bool, target: Path | None) -> None:
     Best while no server runs. Nothing is changed. Exit code 1 when there are errors; notes are none.
     """
     from pochta.store import check, salvage
+    from pochta.store.invariants import Severity
 
     data_dir = settings_of(ctx).data_dir
     if target is not None:
@@ -46,9 +47,9 @@ def command(ctx: click.Context, as_json: bool, target: Path | None) -> None:
     else:
         for finding in findings:
             click.echo(str(finding))
-        errors = sum(finding.severity is check.Severity.ERROR for finding in findings)
+        errors = sum(finding.severity is Severity.ERROR for finding in findings)
         click.echo(f"{errors} errors, {len(findings) - errors} notes")
-    ctx.exit(1 if any(finding.severity is check.Severity.ERROR for finding in findings) else 0)
+    ctx.exit(1 if any(finding.severity is Severity.ERROR for finding in findings) else 0)
 
 
 @contextmanager

@@ -28,6 +28,7 @@ COMMANDS: Final[dict[str, Row]] = {
     "domain": Row("pochta.cli.domain", "Domains whose mail is kept here."),
     "account": Row("pochta.cli.account", "Accounts: an address, a password, mailboxes."),
     "alias": Row("pochta.cli.alias", "Aliases: addresses that stand for others."),
+    "demo": Row("pochta.cli.demo", "Start a complete server on this machine, to try it out."),
     "apply": Row("pochta.cli.apply", "Make domains, accounts and aliases what a file declares."),
 }
 
@@ -67,7 +68,12 @@ class _LazyGroup(click.Group):
         try:
             return super().invoke(ctx)
         except _ERRORS as error:
-            raise (_SetupFailure if isinstance(error, SetupError) else _Failure)(str(error)) from error
+            raise (_SetupFailure if isinstance(error, SetupError) else _Failure)(_one_line(str(error))) from error
+
+
+def _one_line(text: str) -> str:
+    """The text with what does not print escaped: a file to apply may hold anything, and the terminal obeys escapes."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

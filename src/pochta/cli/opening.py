@@ -1,9 +1,8 @@
 """How a command gets at the settings and the store, whether or not a server runs."""
 
-import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
 
@@ -37,14 +36,19 @@ def with_store(ctx: click.Context, use: "Callable[[Store], Awaitable[R]]") -> R:
     Raises:
         SetupError: there is no store, or a newer program made it.
     """
+    import asyncio
+
+    # Loaded now: the owner of the data may not be able to read the program's files.
+    import pochta.store.store  # noqa: F401
+
     data_dir = settings_of(ctx).data_dir
 
     async def run() -> R:
         async with _open(data_dir) as store:
             return await use(store)
 
-    _become_owner(data_dir)
-    return asyncio.run(run())
+    with _as_owner_of(data_dir):
+        return asyncio.run(run())
 
 
 def read(ctx: click.Context, fn: "Callable[[Tx, *Args], R]", *args: *Args) -> R:
@@ -78,15 +82,19 @@ async def _open(data_dir: Path) -> "AsyncIterator[Store]":
         await store.close()
 
 
-def _become_owner(data_dir: Path) -> None:
-    """As root, go on as the owner of the data: a file that root makes there would lock the server out."""
-    if os.geteuid() != 0:
+@contextmanager
+def _as_owner_of(data_dir: Path) -> Iterator[None]:
+    """As root, act as the owner of the data: a file that root makes there would lock the server out."""
+    if os.geteuid() != 0 or not data_dir.exists() or (owner := data_dir.stat()).st_uid == 0:
+        yield
         return
+    group, groups = os.getegid(), os.getgroups()
+    os.setgroups([])
+    os.setegid(owner.st_gid)
+    os.seteuid(owner.st_uid)
     try:
-        owner = data_dir.stat()
-    except OSError:
-        return  # whoever opens the store says so
-    if owner.st_uid != 0:
-        os.setgroups([])
-        os.setgid(owner.st_gid)
-        os.setuid(owner.st_uid)
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(group)
+        os.setgroups(groups)

@@ -150,7 +150,7 @@ def remove_domain(tx: Tx, name: str) -> None:
         (id, id),
     ) or (0, 0)
     if any(counts):
-        raise Refusal(RefusalCode.IN_USE, f"domain {name} is in use: {counts[0]} accounts, {counts[1]} aliases")
+        raise Refusal(RefusalCode.IN_USE, f"domain {name} is in use (accounts: {counts[0]}, aliases: {counts[1]})")
     tx.run("DELETE FROM domain WHERE id = ?", (id,))
 
 

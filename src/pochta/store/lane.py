@@ -11,6 +11,7 @@ raises leaves no trace; a COMMIT that fails fails the whole group.
 """
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -125,15 +126,19 @@ class Lane:
         is_durable = any(waiting.is_durable for waiting in self._queue)
         done: list[tuple[Waiting, Any]] = []
         tx = sqlite.SqliteTx(self._connection, self.mod_seq_floor)
+        has_begun = False
         try:
             self._set_synchronous(is_durable)
             self._connection.execute("BEGIN IMMEDIATE")
+            has_begun = True
             self._run_functions(tx, done, is_durable=is_durable)
             if is_durable:
                 await loop.run_in_executor(self._thread, self._connection.execute, "COMMIT")
             else:
                 self._connection.execute("COMMIT")
         except Exception as error:  # noqa: BLE001 - any failure of the commit is the failure of everybody in the group
+            if not has_begun:
+                done.append((self._queue.popleft(), None))  # or we would try for ever
             self._fail(done, error)
             return
         self.figures.commits += 1
@@ -156,20 +161,22 @@ class Lane:
             if waiting.future.cancelled():
                 continue
             hints_before = len(tx.hints)
-            execute("SAVEPOINT item")
+            has_savepoint = False
             try:
+                execute("SAVEPOINT item")
+                has_savepoint = True
                 result = waiting.fn(tx, *waiting.args)
+                execute("RELEASE item")
             except Exception as error:
-                if self._connection.in_transaction:
-                    execute("ROLLBACK TO item")
-                    execute("RELEASE item")
                 del tx.hints[hints_before:]
                 self.figures.failures += 1
                 waiting.future.set_exception(sqlite.as_try_later(error))
                 if not self._connection.in_transaction:
                     raise  # SQLite rolled everything back (disk full, I/O error): the others fail with it
+                if has_savepoint:
+                    execute("ROLLBACK TO item")
+                    execute("RELEASE item")
             else:
-                execute("RELEASE item")
                 done.append((waiting, result))
             if clock.monotonic_s() >= until:
                 return
@@ -180,12 +187,11 @@ class Lane:
             self._is_synchronous_full = is_durable
 
     def _fail(self, done: list[tuple[Waiting, Any]], error: Exception) -> None:
-        if self._connection.in_transaction:
-            self._connection.execute("ROLLBACK")
+        with contextlib.suppress(apsw.Error):  # a disk that fails COMMIT may fail this too; the next BEGIN tells
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
         meaning = sqlite.as_try_later(error)
         self.figures.failures += len(done)
-        if not done and self._queue and not self._queue[0].future.done():
-            self._queue.popleft().future.set_exception(meaning)  # BEGIN itself failed: do not spin on it
         for waiting, _ in done:
             if not waiting.future.done():
                 waiting.future.set_exception(meaning)

@@ -16,8 +16,8 @@ from pochta.store import schema, sqlite
 FLOOR_STEP: Final = 1 << 20  # more changes than a second can lose; 2^63 / 2^20 leaves room for 2^43 unclean starts
 
 
-def create(data_dir: Path, *, vfs: str | None = None) -> None:
-    """An empty store in `data_dir` (made with mode 0700).
+def create(data_dir: Path, *, vfs: str | None = None, is_throwaway: bool = False) -> None:
+    """An empty store in `data_dir` (made with mode 0700); `is_throwaway`: it need not outlive a power cut (tests).
 
     Raises:
         SetupError: there is one already.
@@ -30,6 +30,8 @@ def create(data_dir: Path, *, vfs: str | None = None) -> None:
     for name in ("blobs", "run"):
         (data_dir / name).mkdir(mode=0o700, exist_ok=True)
     connection = sqlite.connect(database, vfs=vfs, create=True)
+    if is_throwaway:
+        connection.pragma("synchronous", "off")
     try:
         connection.execute("BEGIN IMMEDIATE")
         for statement in schema.statements("sqlite"):
@@ -70,7 +72,7 @@ def check_version(connection: apsw.Connection, database: Path, *, for_writing: b
         )
 
 
-def prepare(data_dir: Path) -> None:
+def prepare(data_dir: Path, *, is_throwaway: bool = False) -> None:
     """Make the store ready for a server: versions checked, floor raised after an unclean stop, marked as running.
 
     Raises:
@@ -78,6 +80,8 @@ def prepare(data_dir: Path) -> None:
     """
     database = data_dir / sqlite.DATABASE_NAME
     connection = sqlite.connect(database)
+    if is_throwaway:
+        connection.pragma("synchronous", "off")
     try:
         check_version(connection, database)
         with connection:

@@ -33,11 +33,22 @@ R = TypeVar("R")
 class Snapshot(sqlite.SqliteTx):
     """A read transaction of its own connection."""
 
-    __slots__ = ()
+    __slots__ = ("_cursors",)
+
+    def __init__(self, connection: apsw.Connection, mod_seq_floor: int) -> None:
+        super().__init__(connection, mod_seq_floor)
+        self._cursors: list[apsw.Cursor] = []
+
+    def end(self) -> None:
+        """End the transaction, with answers that were left in the middle: an open one would hold the snapshot."""
+        for cursor in self._cursors:
+            cursor.close(True)
+        self._connection.execute("COMMIT")
 
     async def slices(self, sql: str, args: Sequence[Value] = ()) -> AsyncIterator[list[Row]]:
         """The answer in lists of at most SLICE_ROWS rows."""
         cursor = self._execute(sql, args)
+        self._cursors.append(cursor)
         while rows := list(islice(cursor, SLICE_ROWS)):
             yield rows
             await asyncio.sleep(0)
@@ -125,10 +136,11 @@ class Store:
         """One snapshot that may be read in slices, with the loop's turn between them; keep it under a second."""
         connection = self._spare_readers.pop() if self._spare_readers else self._connect_reader()
         connection.execute("BEGIN")
+        snapshot = Snapshot(connection, self.mod_seq_floor)
         try:
-            yield Snapshot(connection, self.mod_seq_floor)
+            yield snapshot
         finally:
-            connection.execute("COMMIT")
+            snapshot.end()
             self._spare_readers.append(connection)
 
     def _connect_reader(self) -> apsw.Connection:

@@ -46,6 +46,7 @@ WALK_EVERY_S: Final = 3600
 
 STEP_S: Final = 0.0015  # what a step should take of the lane; with a slow outlier it stays under 5 ms (measured: below)
 STEP_ROWS_MIN: Final = 16
+STEP_ROWS_FIRST: Final = 64
 STEP_ROWS_MAX: Final = 1000
 PAUSE_FACTOR: Final = 2.0  # pause after a step, in times of what it took from queueing to commit
 PAUSE_MAX_S: Final = 0.5
@@ -336,7 +337,7 @@ class _Pace:
     __slots__ = ("rows",)
 
     def __init__(self) -> None:
-        self.rows = 64
+        self.rows = min(STEP_ROWS_FIRST, STEP_ROWS_MAX)
 
     def note(self, rows: int, took_s: float) -> None:
         """Learn from a step of `rows` rows; grows at most by a quarter, so that one quick step misleads little."""

@@ -1,0 +1,129 @@
+"""`pochta demo`: a complete server on this machine, with two accounts and sample messages, in one command."""
+
+import asyncio
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from pochta.errors import SetupError
+
+if TYPE_CHECKING:
+    from pochta.config import Settings
+
+DOMAIN: Final = "demo.example"
+ACCOUNTS: Final = ((f"alice@{DOMAIN}", "wonderland"), (f"bob@{DOMAIN}", "builder"))
+CONFIG_NAME: Final = "pochta.toml"
+
+# Offsets of the ports from --base-port
+_SMTP, _IMAP, _IMAPS = 25, 143, 993
+
+
+@click.command("demo")
+@click.option("--dir", "folder", type=click.Path(path_type=Path), default=Path("pochta-demo"), show_default=True)
+@click.option("--host", default="127.0.0.1", show_default=True, help="The IP address to listen on.")
+@click.option("--base-port", type=click.IntRange(1, 64000), default=2000, show_default=True)
+@click.pass_context
+def command(ctx: click.Context, folder: Path, host: str, base_port: int) -> None:
+    """Start a complete server on this machine, to try it out.
+
+    Settings and mail are kept in --dir; the next start goes on from there. Ports are --base-port plus 25, 143 and 993.
+    """
+    from pochta import config, supervisor
+    from pochta.store import setup
+
+    path = folder / CONFIG_NAME
+    if not path.exists():
+        _make(path, host, base_port)
+    settings = config.load(path)
+
+    def prepare() -> None:
+        # the ports are open now, so that what is printed can be tried at once
+        setup.prepare(settings.data_dir)
+        _introduce(settings, folder)
+
+    ctx.exit(supervisor.run(settings, prepare=prepare, finish=partial(setup.finish, settings.data_dir)))
+
+
+def _make(path: Path, host: str, base_port: int) -> None:
+    from pochta import config
+    from pochta.net.tls import write_self_signed
+    from pochta.store import setup
+
+    def listener(protocol: str, offset: int, tls: str) -> config.Listener:
+        shown = f"[{host}]" if ":" in host else host
+        return config.Listener(
+            protocol=config.ListenerProtocol(protocol),
+            address=f"{shown}:{base_port + offset}",
+            tls=config.ListenerTls(tls),
+            allow_plaintext_auth=tls == "starttls" and protocol == "imap" and config.is_loopback(host),
+        )
+
+    try:
+        listeners = (
+            listener("smtp", _SMTP, "starttls"),
+            listener("imap", _IMAP, "starttls"),
+            listener("imap", _IMAPS, "implicit"),
+        )
+    except ValueError:
+        raise SetupError(f"--host {host}: is not an IP address; write it as 127.0.0.1 or ::1") from None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = config.initial_toml(f"mail.{DOMAIN}", ACCOUNTS[0][0], listeners=listeners)
+    path.write_text(text, encoding="utf-8")
+    try:
+        settings = config.load(path, check_files=False)
+        setup.create(settings.data_dir)
+        write_self_signed(settings.tls.certificate, settings.tls.key, hostname=settings.hostname)
+        asyncio.run(_fill(settings))
+    except BaseException:
+        path.unlink()  # the next start makes everything anew, or says what is in the way
+        raise
+
+
+async def _fill(settings: "Settings") -> None:
+    """The accounts, and a handful of messages by the way that all mail takes."""
+    from pochta import clock
+    from pochta.accounts import edit, passwords
+    from pochta.cli.demo_messages import MESSAGES
+    from pochta.delivery import local
+    from pochta.delivery.intake import Intake
+    from pochta.log import Secret
+    from pochta.store.store import Store
+
+    store = Store(settings.data_dir)
+    store.start(hears_hints=False)
+    try:
+        now = int(clock.now_s())
+        await store.write(0, edit.add_domain, DOMAIN, None, now)
+        ids = [
+            await store.write(0, edit.add_account, address, passwords.hash_password(Secret(password)), 0, now)
+            for address, password in ACCOUNTS
+        ]
+        intake = Intake(store.blobs, memory_limit_bytes=settings.limits.spool_memory_bytes)
+        for message in MESSAGES:
+            incoming = intake.open()
+            incoming.write(message)
+            await local.deliver_local(store, ids, await incoming.finish(now))
+    finally:
+        await store.close()
+
+
+def _introduce(settings: "Settings", folder: Path) -> None:
+    """Who, with what password, on which ports; one line to send and one to read."""
+    from pochta.cli.output import print_table
+
+    smtp, imap, imaps = (one.address for one in settings.listeners[:3])
+    (alice, password), (bob, bob_password) = ACCOUNTS
+    click.echo(f"Pochta serves {DOMAIN}; everything is kept in {folder}/ and found again at the next start.\n")
+    print_table(("address", "password"), [(alice, password), (bob, bob_password)])
+    print_table(
+        ("protocol", "address", "security"),
+        [("SMTP", smtp, "STARTTLS"), ("IMAP", imap, "STARTTLS or none"), ("IMAP", imaps, "TLS")],
+    )
+    click.echo(
+        "send:  printf 'Subject: Hello\\r\\n\\r\\nHello, Bob!\\r\\n' |"
+        f" curl smtp://{smtp} --mail-from {alice} --mail-rcpt {bob} -T -"
+    )
+    click.echo(f"read:  curl 'imap://{imap}/INBOX;MAILINDEX=*' -u {bob}:{bob_password}")
+    click.echo("\nCtrl-C ends it.")

@@ -1,0 +1,186 @@
+"""A whole Pochta inside the test's process, for the tests of other people's programs and for our own.
+
+    with pochta.testing.Server() as server:
+        server.add_account("anna@example.org", "secret")
+        smtplib.SMTP(server.host, server.smtp_port).sendmail(...)
+        imaplib.IMAP4(server.host, server.imap_port).login("anna@example.org", "secret")
+
+Real sockets on free loopback ports, a fresh store in a temporary folder, an event loop in a thread of its own. The
+store is a real one; only passwords are hashed cheaply. A bug in the server, or a store that contradicts itself when the
+server stops, raises at `stop`.
+"""
+
+import asyncio
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, Final, Self, TypeVar
+
+from pochta import clock, log
+from pochta.accounts import edit, passwords
+from pochta.app import App
+from pochta.config import Limits, Listener, ListenerProtocol, ListenerTls, Settings, Tls
+from pochta.log import Secret
+from pochta.net import connection
+from pochta.net.listen import BoundListener, bind_all
+from pochta.net.tls import write_self_signed
+from pochta.store import check, setup
+from pochta.store.invariants import Severity
+from pochta.store.store import Store
+
+CHEAP_COST: Final = passwords.Cost(memory_kib=8, passes=1)  # 20 us; the store is thrown away
+START_TIMEOUT_S: Final = 30.0
+HOST: Final = "127.0.0.1"
+
+T = TypeVar("T")
+
+
+class ServerBug(AssertionError):
+    """The server met a bug of its own while it ran, or left a store that contradicts itself."""
+
+
+class Server:
+    """One server with the domain `example.org`; start it by `with`, or by `start` and `stop`.
+
+    `with_tls=True` adds STARTTLS on both ports and an IMAP port with implicit TLS, with a self-signed certificate at
+    `certificate`. `data_dir` keeps the store where you want it: a folder without one gets a new store.
+    """
+
+    def __init__(
+        self,
+        *,
+        data_dir: Path | None = None,
+        domain: str = "example.org",
+        with_tls: bool = False,
+        limits: Limits | None = None,
+    ) -> None:
+        self.host = HOST
+        self.domain = domain
+        self.smtp_port = self.imap_port = self.imaps_port = 0
+        self.events: list[str] = []
+        self.app: App
+        self._with_tls = with_tls
+        self._limits = limits or Limits(min_free_bytes=0)
+        self._own_dir = Path(tempfile.mkdtemp(prefix="pochta-")) if data_dir is None else None
+        self.data_dir = (self._own_dir or data_dir or Path()) / "data"
+        self.certificate = self.data_dir / "tls" / "certificate.pem"
+        self._bugs: list[BaseException] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._stop: asyncio.Event
+        self._failure: BaseException | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        self.stop(is_failing=kind is not None)
+
+    def start(self) -> None:
+        """Make the store if there is none, and serve."""
+        is_new = not (self.data_dir / "pochta.db").exists()
+        if is_new:
+            setup.create(self.data_dir, is_throwaway=True)
+        setup.prepare(self.data_dir, is_throwaway=is_new)
+        settings = self._settings()
+        bound = bind_all(settings.listeners)
+        self.smtp_port, self.imap_port = (one.address[1] for one in bound[:2])
+        if self._with_tls:
+            self.imaps_port = bound[2].address[1]
+        self._bug_hook_before = connection.on_bug
+        self._sink_before = log.set_sink(self.events.append)
+        connection.on_bug = self._bugs.append
+        ready = threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(settings, bound, ready), name="pochta", daemon=True)
+        self._thread.start()
+        if not ready.wait(START_TIMEOUT_S) or self._failure is not None:
+            raise ServerBug("the server did not start") from self._failure
+        if is_new:
+            self._write(edit.add_domain, self.domain, None, int(clock.now_s()))
+
+    def stop(self, *, is_failing: bool = False) -> None:
+        """Stop serving, check the store, and remove it if it is ours.
+
+        Raises:
+            ServerBug: see the class; not when the test `is_failing` anyway.
+        """
+        if self._thread is None or self._loop is None:
+            return
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(START_TIMEOUT_S)
+        is_alive, self._thread = self._thread.is_alive(), None
+        connection.on_bug = self._bug_hook_before
+        log.set_sink(self._sink_before)
+        findings = [] if is_alive else [one for one in check.check(self.data_dir) if one.severity is Severity.ERROR]
+        if self._own_dir is not None:
+            shutil.rmtree(self._own_dir, ignore_errors=True)
+        if is_failing:
+            return
+        if self._bugs:
+            raise ServerBug(f"the server met {len(self._bugs)} bugs; the first: {self._bugs[0]!r}") from self._bugs[0]
+        if is_alive:
+            raise ServerBug("the server did not stop")
+        if findings:
+            raise ServerBug(f"the store contradicts itself: {findings[0]}")
+
+    def add_account(self, address: str, password: str, *, quota_bytes: int = 0) -> None:
+        """Make an account; its domain must be the server's."""
+        credential = passwords.hash_password(Secret(password), CHEAP_COST)
+        self._write(edit.add_account, address, credential, quota_bytes, int(clock.now_s()))
+
+    def add_alias(self, address: str, targets: list[str]) -> None:
+        """Make an alias."""
+        self._write(edit.add_alias, address, targets, int(clock.now_s()))
+
+    def run(self, work: Callable[[Store], Coroutine[Any, Any, T]]) -> T:
+        """`await work(store)` in the server's loop; for what no client can do."""
+        assert self._loop is not None
+        return asyncio.run_coroutine_threadsafe(work(self.app.store), self._loop).result(START_TIMEOUT_S)
+
+    def _write(self, fn: Callable[..., Any], *args: Any) -> None:  # Any: handed on to `Store.write`
+        async def write(store: Store) -> None:
+            await store.write(0, fn, *args)
+
+        self.run(write)
+
+    def _settings(self) -> Settings:
+        tls = ListenerTls.STARTTLS if self._with_tls else ListenerTls.NONE
+        listeners = [
+            Listener(protocol=ListenerProtocol.SMTP, address=f"{HOST}:0", tls=tls),
+            Listener(protocol=ListenerProtocol.IMAP, address=f"{HOST}:0", tls=tls, allow_plaintext_auth=True),
+        ]
+        key = self.data_dir / "tls" / "key.pem"
+        if self._with_tls:
+            listeners.append(Listener(protocol=ListenerProtocol.IMAP, address=f"{HOST}:0", tls=ListenerTls.IMPLICIT))
+            if not self.certificate.exists():
+                write_self_signed(self.certificate, key, hostname="localhost")
+        return Settings(
+            hostname="localhost",
+            data_dir=self.data_dir,
+            workers=1,
+            tls=Tls(certificate=self.certificate, key=key),
+            listeners=tuple(listeners),
+            limits=self._limits,
+        )
+
+    def _run(self, settings: Settings, bound: list[BoundListener], ready: threading.Event) -> None:
+        try:
+            with asyncio.Runner() as runner:
+                runner.run(self._serve(settings, bound, ready))
+        except BaseException as error:  # noqa: BLE001 - handed to the thread of the test
+            self._failure = error
+            self._bugs.append(error)
+            ready.set()
+
+    async def _serve(self, settings: Settings, bound: list[BoundListener], ready: threading.Event) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stop = asyncio.Event()
+        self.app = App(settings, bound, password_cost=CHEAP_COST)
+        await self.app.start()
+        ready.set()
+        await self._stop.wait()
+        await self.app.stop()
+        setup.finish(self.data_dir)
