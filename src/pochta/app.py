@@ -11,19 +11,23 @@ from pochta.accounts import passwords
 from pochta.accounts.auth import Authenticator
 from pochta.config import Listener, ListenerProtocol, ListenerTls, Settings
 from pochta.delivery.intake import Intake
-from pochta.net.connection import Acceptor, Connection, ConnectionLimits
+from pochta.net.connection import Acceptor, Connection, ConnectionLimits, report_bug
 from pochta.net.listen import BoundListener, connections_per_worker
 from pochta.net.tls import server_context
 from pochta.proto.smtp.limits import SmtpLimits
 from pochta.servers.imap.connection import ImapConnection, ImapContext
 from pochta.servers.imap.views import Views
 from pochta.servers.smtp import SmtpConnection, SmtpContext
+from pochta.store.checkpoint import Checkpointer
+from pochta.store.leases import Fence, LeaseHolder
 from pochta.store.store import Store
+from pochta.store.sweep import Sweeper
 from pochta.store.tx import Hint
 
 DRAIN_S: Final = 7.0  # for commands under way; the supervisor kills after 9
 KEEP_ALIVE_S: Final = 120.0  # what idling clients hear; home routers forget a silent connection after about 5 minutes
 LAG_CHECK_S: Final = 0.1
+BACKGROUND_LEASE: Final = "background"
 LAG_BREACH_S: Final = 0.010  # INV-12
 
 _REFUSALS: Final = {
@@ -52,6 +56,7 @@ class App:
         self.imap_connections: set[ImapConnection] = set()
         self.smtp_connections: set[SmtpConnection] = set()
         self.loop_lag = LoopLag()
+        self.background = LeaseHolder(self.store, BACKGROUND_LEASE, self._work_in_background, on_error=report_bug)
         self._listeners = listeners
         self._acceptors: list[Acceptor] = []
         self._tasks: list[asyncio.Task[None]] = []
@@ -75,6 +80,14 @@ class App:
         loop = asyncio.get_running_loop()
         self._tasks.append(loop.create_task(self._keep_alive(), name="keep alive"))
         self._tasks.append(loop.create_task(self.loop_lag.watch(), name="loop lag"))
+        self._tasks.append(loop.create_task(self.background.run(), name="background"))
+
+    async def _work_in_background(self, fence: Fence) -> None:
+        """What one worker does for all of them: checkpoints, and removal of what is past its time."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(Checkpointer(self.settings.data_dir).run(), name="checkpoints")
+            sweeper = Sweeper(self.store, fence=fence, retention_s=self.settings.limits.retention_s)
+            group.create_task(sweeper.run(), name="sweeper")
 
     def _factory(self, listener: Listener) -> Callable[[], Connection]:
         tls = self._tls if listener.tls is ListenerTls.STARTTLS else None

@@ -35,7 +35,9 @@ def command() -> None:
 def add(ctx: click.Context, address: str, quota: int, password_stdin: bool) -> None:
     """Make an account for ADDRESS, whose domain must be kept here."""
     from pochta.accounts import edit, passwords
+    from pochta.store import directory
 
+    read(ctx, directory.domain_id, edit.key(address)[1])  # refused before a person has typed a password
     credential = passwords.hash_password(read_password(password_stdin))
     write(ctx, edit.add_account, address, credential, quota, int(clock.now_s()))
 

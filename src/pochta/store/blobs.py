@@ -52,16 +52,24 @@ class BlobWriter:
         self.size += len(data)
 
     def finish(self) -> NewBlob:
-        """Make the file durable under its final name: fsync of the file, link, fsync of its folder. Blocks."""
+        """Make the file durable under its final name: fsync of the file, rename, fsync of its folder. Blocks.
+
+        Raises:
+            OSError: the disk is full or failing; nothing is left behind.
+        """
         fd, self._fd = self._fd, -1  # ours alone from here: a `discard` meanwhile must not close it under the fsync
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
         name = f"{int(clock.now_s()):09x}-{clock.token_hex(10)}"
         place = self._folder / name[-2:]
-        place.mkdir(mode=0o700, exist_ok=True)
-        os.rename(self._temporary, place / name)
+        try:
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+            place.mkdir(mode=0o700, exist_ok=True)
+            os.rename(self._temporary, place / name)
+        except OSError:
+            self._temporary.unlink(missing_ok=True)
+            raise
         for folder in (place, self._folder):
             fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
             try:

@@ -81,7 +81,7 @@ def _check_database(data_dir: Path, *, is_alone: bool, tell: Progress) -> Iterat
         yield _damage(error, sqlite.DATABASE_NAME)
         return
     try:
-        setup.check_version(connection, database, for_writing=False)
+        yield from _check_version(connection, database)
         if is_alone:
             tell("database file", 0, 0)
             yield from _check_file(connection)
@@ -102,6 +102,16 @@ def _check_database(data_dir: Path, *, is_alone: bool, tell: Progress) -> Iterat
         tell("done", total, total)
     finally:
         connection.close()
+
+
+def _check_version(connection: apsw.Connection, database: Path) -> Iterator[Finding]:
+    """Nothing, damage, or SetupError: what follows would misread a store of a newer program."""
+    try:
+        setup.check_version(connection, database, for_writing=False)
+    except SetupError as error:
+        if not isinstance(error.__cause__, apsw.CorruptError):
+            raise
+        yield _damage(error.__cause__, "meta")
 
 
 def _ask(

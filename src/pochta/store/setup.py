@@ -62,7 +62,7 @@ def check_version(connection: apsw.Connection, database: Path, *, for_writing: b
     """
     try:
         meta = {str(name): number for name, number in connection.execute("SELECT name, number FROM meta")}
-    except apsw.SQLError as error:
+    except (apsw.SQLError, apsw.CorruptError, apsw.NotADBError) as error:
         raise SetupError(f"{database}: not a Pochta store; run `pochta init` or restore a backup") from error
     needed = meta.get("min_writer" if for_writing else "min_reader")
     if not isinstance(needed, int) or needed > schema.SCHEMA_VERSION:

@@ -69,7 +69,7 @@ class Mailbox(NamedTuple):
 class Facts:
     """The messages of one slice."""
 
-    __slots__ = ("_cores", "_mailbox", "_masks", "_needles", "_placed", "flags", "lost", "part", "pace", "uids")
+    __slots__ = ("_cores", "_mailbox", "_masks", "_needles", "_placed", "flags", "lost", "pace", "part", "uids")
 
     def __init__(self, mailbox: Mailbox, part: Slice, needles: Sequence[Needle], pace: Pace) -> None:
         self._mailbox = mailbox
@@ -146,10 +146,11 @@ class Facts:
     async def _scan(self, blob: StoredBlob) -> int:
         with _Opened(self._mailbox.store.blobs, blob) as opened:
             root = await self._parsed(opened.read, blob)
-            found = 0
+            mask = 0
             for found in find_in_message(opened.read, root, self._needles):
+                mask = found
                 await self.pace.turn()
-            return found
+            return mask
 
     async def _parsed(self, read: Read, blob: StoredBlob) -> Part:
         if blob.inline is not None and blob.size <= PARSE_BYTES:
@@ -161,7 +162,7 @@ class Facts:
         return scanner.finish()
 
     async def _message_rows(self, sql: str, among: Collection[int], count: int) -> AsyncIterator[tuple[int, Row]]:
-        """(position, row) for each of `among` that is not lost; rows are read `count` at a time, and begin with the id."""
+        """(position, row) for each of `among` that is not lost; rows, read `count` at a time, begin with the id."""
         placed = await self.placed(among)
         wanted = sorted(at for at in among if at not in self.lost)
         for start in range(0, len(wanted), count):
