@@ -1,6 +1,7 @@
 """The composition root of a worker: builds the parts, opens the listeners, drains, closes."""
 
 import asyncio
+import gc
 import ssl
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -11,13 +12,16 @@ from pochta.accounts import passwords
 from pochta.accounts.auth import Authenticator
 from pochta.config import Listener, ListenerProtocol, ListenerTls, Settings
 from pochta.delivery.intake import Intake
-from pochta.net.connection import Acceptor, Connection, ConnectionLimits, report_bug
+from pochta.net.accept import Acceptor, ConnectionLimits
+from pochta.net.connection import Connection, report_bug
 from pochta.net.listen import BoundListener, connections_per_worker
 from pochta.net.tls import server_context
 from pochta.proto.smtp.limits import SmtpLimits
 from pochta.servers.imap.connection import ImapConnection, ImapContext
 from pochta.servers.imap.views import Views
+from pochta.servers.metrics import MetricsConnection, MetricsContext
 from pochta.servers.smtp import SmtpConnection, SmtpContext
+from pochta.status.worker import Sources, StatusSocket
 from pochta.store.checkpoint import Checkpointer
 from pochta.store.leases import Fence, LeaseHolder
 from pochta.store.store import Store
@@ -44,9 +48,11 @@ class App:
         settings: Settings,
         listeners: Sequence[BoundListener],
         *,
+        index: int = 0,
         password_cost: passwords.Cost = passwords.DEFAULT_COST,
     ) -> None:
         self.settings = settings
+        self.index = index
         self.counters: Counter[str] = Counter()
         limits = settings.limits
         self.store = Store(settings.data_dir, min_free_bytes=limits.min_free_bytes)
@@ -55,10 +61,12 @@ class App:
         self.authenticator = Authenticator(self.store, queue_limit=limits.auth_queue, cost=password_cost)
         self.imap_connections: set[ImapConnection] = set()
         self.smtp_connections: set[SmtpConnection] = set()
+        self.metrics_connections: set[MetricsConnection] = set()
         self.loop_lag = LoopLag()
         self.background = LeaseHolder(self.store, BACKGROUND_LEASE, self._work_in_background, on_error=report_bug)
         self._listeners = listeners
         self._acceptors: list[Acceptor] = []
+        self._status: StatusSocket | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._tls = server_context(settings.tls.certificate, settings.tls.key) if settings.uses_tls else None
 
@@ -77,6 +85,8 @@ class App:
             )
             await acceptor.start(one.socket)
             self._acceptors.append(acceptor)
+        self._status = StatusSocket(self.settings.data_dir / "run", self._status_sources())
+        self._status.start()
         loop = asyncio.get_running_loop()
         self._tasks.append(loop.create_task(self._keep_alive(), name="keep alive"))
         self._tasks.append(loop.create_task(self.loop_lag.watch(), name="loop lag"))
@@ -94,6 +104,9 @@ class App:
         if listener.protocol is ListenerProtocol.SMTP:
             smtp = self._smtp_context(tls)
             return lambda: SmtpConnection(smtp, offers_starttls=tls is not None)
+        if listener.protocol is ListenerProtocol.METRICS:
+            metrics = MetricsContext(data_dir=self.settings.data_dir, connections=self.metrics_connections)
+            return lambda: MetricsConnection(metrics)
         imap = self._imap_context(tls)
         allows = listener.allow_plaintext_auth
         return lambda: ImapConnection(imap, offers_starttls=tls is not None, allows_plaintext_auth=allows)
@@ -131,6 +144,18 @@ class App:
             counters=self.counters,
         )
 
+    def _status_sources(self) -> Sources:
+        return Sources(
+            index=self.index,
+            min_free_bytes=self.settings.limits.min_free_bytes,
+            store=self.store,
+            views=self.views,
+            spool=self.intake,
+            counters=self.counters,
+            loop_lag=self.loop_lag,
+            ports=tuple(zip(self._listeners, self._acceptors, strict=True)),
+        )
+
     def _tell_idling(self, hints: list[Hint]) -> None:
         accounts = {hint.account_id for hint in hints}
         for connection in tuple(self.imap_connections):
@@ -151,6 +176,8 @@ class App:
             imap.stop()
         for smtp in tuple(self.smtp_connections):
             smtp.stop()
+        for metrics in tuple(self.metrics_connections):
+            metrics.stop()
         try:
             async with asyncio.timeout(DRAIN_S):
                 for acceptor in self._acceptors:
@@ -162,6 +189,8 @@ class App:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._status is not None:
+            await self._status.close()
         self.authenticator.close()
         await self.store.close()
 
@@ -192,7 +221,7 @@ async def run_worker(
     stop: asyncio.Event,
 ) -> None:
     """Serve until `stop` is set; `on_ready` is called when every listener accepts."""
-    app = App(settings, listeners)
+    app = App(settings, listeners, index=index)
     await app.start()
     on_ready()
     await stop.wait()

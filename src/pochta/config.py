@@ -1,20 +1,19 @@
 """The settings: one TOML file, read once, checked whole, and frozen.
 
-Decides which keys exist, their defaults, bounds and the reason for each (`docs/settings.md` is generated from this
-module by `python -m pochta.config`). Refuses to know what a setting is used for. Every refusal is a `SetupError` of one
-line: file, key, what is wrong, remedy.
+Decides which keys exist, their defaults, bounds and the reason for each (`config_page` makes `docs/settings.md` of
+them). Refuses to know what a setting is used for. Every refusal is a `SetupError` of one line: file, key, what is
+wrong, remedy.
 """
 
 import difflib
 import os
 import re
-import sys
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
-from typing import Annotated, Any, Final, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Final, get_args, get_type_hints
 
 import msgspec
 from msgspec import Meta, Struct, field
@@ -26,6 +25,7 @@ DEFAULT_PATHS: Final = (Path("pochta.toml"), Path("/etc/pochta/pochta.toml"))
 
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
+PIB: Final = 1024**3 * MIB  # more than a machine has: bounds that only keep slips of the keyboard out
 DAY_S: Final = 86_400
 
 _MAX_CONFIG_BYTES: Final = MIB  # a hundred times the longest sensible file: -c /dev/zero must end
@@ -192,6 +192,7 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         int,
         Meta(
             ge=0,
+            le=PIB,
             description="Free space under data_dir below which no new mail is taken (452). 512 MiB is ten of the"
             " largest messages, and room to work for the store's own log.",
         ),
@@ -200,6 +201,7 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         int,
         Meta(
             ge=MIB,
+            le=PIB,
             description="Messages being received that a worker keeps in memory; above it, and above 1 MiB per message,"
             " they go to disk. 64 MiB is 64 messages at once.",
         ),
@@ -208,6 +210,7 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         int,
         Meta(
             ge=MIB,
+            le=PIB,
             description="Views of selected mailboxes that a worker keeps, least used dropped first. A message takes"
             " about 16 bytes, so 128 MiB hold eight million.",
         ),
@@ -216,6 +219,7 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         int,
         Meta(
             ge=3600,
+            le=3650 * DAY_S,
             description="How long removed messages are kept for undelete and for peers that still see them. Seven days"
             " cover a week's holiday; never under 1 hour, so that no open session loses bytes.",
         ),
@@ -350,7 +354,13 @@ def load(path: str | Path, *, check_files: bool = True) -> Settings:
     `check_files=False` leaves out the certificate, for commands that never show it.
     Raises: SetupError, one line: file, key, what is wrong, remedy.
     """
-    path = Path(path)
+    try:
+        return _load(Path(path), check_files)
+    except SetupError as error:
+        raise SetupError("".join(one if one.isprintable() else repr(one)[1:-1] for one in str(error))) from None
+
+
+def _load(path: Path, check_files: bool) -> Settings:
     raw = _read(path)
     _refuse_unknown(path, raw, Settings, "")
     try:
@@ -387,16 +397,22 @@ def initial_toml(
     values: dict[str, object] = {"hostname": hostname, "postmaster": postmaster, "data_dir": data_dir}
     values |= {"workers": workers, "user": user}
     lines = ["# Settings of Pochta. Every key, its default and the reason: docs/settings.md"]
-    lines += [f"{key} = {_toml(value)}" for key, value in values.items() if value is not None]
+    lines += [f"{key} = {toml_value(value)}" for key, value in values.items() if value is not None]
     for one in listeners:
-        lines += ["", "[[listener]]", f"protocol = {_toml(one.protocol.value)}", f"address = {_toml(one.address)}"]
-        lines.append(f"tls = {_toml(one.tls.value)}")
+        lines += [
+            "",
+            "[[listener]]",
+            f"protocol = {toml_value(one.protocol.value)}",
+            f"address = {toml_value(one.address)}",
+        ]
+        lines.append(f"tls = {toml_value(one.tls.value)}")
         if one.allow_plaintext_auth:
             lines.append("allow_plaintext_auth = true")
     return "\n".join(lines) + "\n"
 
 
-def _toml(value: object) -> str:
+def toml_value(value: object) -> str:
+    """A text, number or boolean as it is written in the file."""
     # JSON strings and integers are TOML too; only DEL is legal in the one and not in the other.
     return msgspec.json.encode(value).decode().replace("\x7f", "\\u007f")
 
@@ -429,12 +445,14 @@ def _read(path: Path) -> dict[str, Any]:  # Any: TOML of the administrator's mak
         raise SetupError(f"{path}: not TOML: {error}; correct that line") from None
 
 
-def _fields(struct: type[Struct]) -> dict[str, tuple[Any, str]]:  # Any: a type form
+def fields_of(struct: type[Struct]) -> dict[str, tuple[Any, str]]:  # Any: a type form
+    """Key in the file to its type and its attribute, in order."""
     hints = get_type_hints(struct, include_extras=True)
     return {one.encode_name: (hints[one.name], one.name) for one in msgspec.structs.fields(struct)}
 
 
-def _struct_of(hint: Any) -> type[Struct] | None:  # Any: a type form
+def struct_of(hint: Any) -> type[Struct] | None:  # Any: a type form
+    """The table that a key of this type holds, or holds a list of; None: a plain value."""
     for one in (hint, *get_args(hint)):
         if isinstance(one, type) and issubclass(one, Struct):
             return one
@@ -442,13 +460,13 @@ def _struct_of(hint: Any) -> type[Struct] | None:  # Any: a type form
 
 
 def _refuse_unknown(path: Path, raw: Mapping[str, Any], struct: type[Struct], where: str) -> None:
-    known = _fields(struct)
+    known = fields_of(struct)
     for key, value in raw.items():
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
             remedy = f'did you mean "{near[0]}"?' if near else f"known here: {', '.join(sorted(known))}"
             raise SetupError(f"{path}: {where}{key}: no such setting; {remedy}")
-        inner = _struct_of(known[key][0])
+        inner = struct_of(known[key][0])
         if inner is None:
             continue
         if isinstance(value, Mapping):
@@ -483,12 +501,13 @@ def _explain(path: Path, message: str) -> str:
         return f'{path}: {at}{missing[1]}: missing; add the line {missing[1]} = "…"'
     invalid = re.match(r"Invalid enum value (.*)", what, re.DOTALL)
     if invalid:
-        allowed = ListenerTls if where.endswith("tls") else ListenerProtocol
+        allowed = list(ListenerTls) if where.endswith("tls") else [x for x in ListenerProtocol if x in SERVED_PROTOCOLS]
         given = invalid[1].strip("'")
-        near = difflib.get_close_matches(given, list(allowed), n=1)
+        near = difflib.get_close_matches(given, allowed, n=1)
         remedy = f'did you mean "{near[0]}"?' if near else f"write one of {', '.join(allowed)}"
         return f'{path}: {where}: "{given}" is not known; {remedy}'
     what = re.sub(r"`(\w+)(?: \| null)?`", lambda found: _TYPE_NAMES.get(found[1], found[1]), what)
+    what = what.replace(" >= ", " of at least ").replace(" <= ", " of at most ")
     return f"{path}: {where}: {what[:1].lower()}{what[1:]}; see docs/settings.md"
 
 
@@ -534,6 +553,10 @@ def _check_listener(path: Path, where: str, one: Listener) -> None:
         host, _ = split_address(one.address)
     except ValueError as error:
         raise SetupError(f'{path}: {where}: address "{one.address}" {error}') from None
+    if one.protocol is ListenerProtocol.METRICS and (not is_loopback(host) or one.tls is not ListenerTls.NONE):
+        raise SetupError(
+            f'{path}: {where}: "metrics" asks for no password; listen on "127.0.0.1:9180", with tls = "none"'
+        )
     if one.allow_plaintext_auth and not is_loopback(host):
         raise SetupError(
             f"{path}: {where}: allow_plaintext_auth would let others read passwords sent to {one.address};"
@@ -561,54 +584,3 @@ def _overlap(host: str, other: str) -> bool:
         return True
     first, second = ip_address(host), ip_address(other)
     return first.version == second.version and (first.is_unspecified or second.is_unspecified)
-
-
-def settings_page() -> str:
-    """The text of `docs/settings.md`."""
-    intro = (
-        "# Settings\n\n"
-        "Generated by `python -m pochta.config > docs/settings.md`; edit `src/pochta/config.py`.\n\n"
-        "One TOML file: the one named with `-c`, else `$POCHTA_CONFIG`, else `./pochta.toml`, else"
-        " `/etc/pochta/pochta.toml`.\n`pochta init` writes one. Sizes are in bytes, times in seconds.\n"
-    )
-    parts = [intro, *_section("", Settings), *_section("[tls]", Tls), *_section("[[listener]]", Listener)]
-    return "\n".join([*parts, *_section("[limits]", Limits)])
-
-
-def _section(title: str, struct: type[Struct]) -> Iterator[str]:
-    if title:
-        yield f"## `{title}`\n\n{(struct.__doc__ or '').splitlines()[0]}\n"
-    yield "| key | default | allowed | meaning |\n|---|---|---|---|"
-    for name, (hint, attribute) in _fields(struct).items():
-        if get_origin(hint) is not Annotated or _struct_of(hint) is not None:
-            continue
-        meta = next(one for one in hint.__metadata__ if isinstance(one, Meta))
-        yield f"| `{name}` | {_default(struct, attribute)} | {_allowed(hint.__origin__, meta)} | {meta.description} |"
-    yield ""
-
-
-def _default(struct: type[Struct], attribute: str) -> str:
-    if struct is Settings and attribute == "workers":
-        return "number of cores"
-    if struct is Tls:
-        return f"`{attribute}.pem` in `data_dir`/tls, made by `pochta init`"
-    value = next(one.default for one in msgspec.structs.fields(struct) if one.name == attribute)
-    if value is msgspec.NODEFAULT:
-        return "required"
-    if value is None:
-        return "none"
-    return f"`{_toml(value if isinstance(value, int | str) else str(value))}`"
-
-
-def _allowed(kind: Any, meta: Meta) -> str:  # Any: a type form
-    if isinstance(kind, type) and issubclass(kind, StrEnum):
-        return ", ".join(f"`{one}`" for one in kind)
-    if kind is bool:
-        return "`true`, `false`"
-    if kind is not int:
-        return "a path" if kind is Path else "text"
-    return f"{meta.ge} and above" if meta.le is None else f"{meta.ge} to {meta.le}"
-
-
-if __name__ == "__main__":
-    sys.stdout.write(settings_page())

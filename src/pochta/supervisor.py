@@ -1,9 +1,10 @@
 """`pochta serve`: one supervisor that holds the listening sockets, and N workers started by exec that serve them.
 
-Theory of operation. The supervisor locks data_dir, binds, drops privileges, prepares the store, and starts the workers.
-Each shares one socket pair with it, the life-line: down it go the settings (one line of JSON), up it comes `READY`; its
-end of file tells a worker that the supervisor is gone, however it died. The lock is passed on too, so that no second
-server starts while any worker of the first still lives. A worker that dies is replaced on the same sockets.
+Theory of operation. The supervisor locks data_dir, binds, drops privileges, copies the certificate, prepares the store,
+and starts the workers. Each shares one socket pair with it, the life-line: down it go the settings (one line of JSON),
+up it comes `READY`; its end of file tells a worker that the supervisor is gone, however it died. The lock is passed on
+too, so that no second server starts while any worker of the first still lives. A worker that dies is replaced on the
+same sockets, with the same settings and certificate, whatever has become of the files.
 
 Refuses to know what workers do. Single-threaded: one selector over the life-lines and the signals' wake-up socket.
 """
@@ -25,10 +26,10 @@ from typing import Final
 import msgspec
 
 from pochta import clock, config, log
-from pochta.config import Settings
+from pochta.config import Settings, Tls
 from pochta.errors import SetupError
 from pochta.net.listen import BoundListener, bind_all, inherited_sockets, raise_nofile
-from pochta.net.tls import server_context
+from pochta.net.tls import copy_pair, descriptor_path, server_context
 
 STOP_S: Final = (
     9.0  # for workers to drain; with the kill and `finish` a stop ends within the 10 s that containers grant
@@ -47,7 +48,6 @@ class WorkerBrief(msgspec.Struct, frozen=True):
     """What a worker is told on its life-line: who it is, and which descriptor is which of the settings' listeners."""
 
     index: int
-    connections: int
     fds: tuple[int, ...]
     settings: msgspec.Raw
 
@@ -62,31 +62,42 @@ def run(
 ) -> int:
     """Serve until a signal; the exit status: 0 stopped, 1 when the first workers failed.
 
-    `prepare` runs with privileges dropped before workers start, `finish` after a stop in which no worker had to be
-    killed. Raises: SetupError.
+    `prepare` runs with privileges dropped before workers start, `finish` when all have ended and this process ends in
+    good order. Workers that died or were killed do not keep it from running: what a killed process has committed is
+    in the system's hands, and `finish` makes it durable; only a power cut, or our own death, leaves that in doubt.
+    Raises: SetupError.
     """
     lock = lock_data_dir(settings)
     bound: list[BoundListener] = []
+    kept = [lock]
     try:
         bound = bind_all(settings.listeners, inherited_sockets())
         connections = raise_nofile(settings.limits, settings.workers)
         if settings.user is not None:
             drop_privileges(settings.user)
-        if settings.uses_tls:  # as the user who will read it
+        check_access(settings.data_dir)
+        limits = msgspec.structs.replace(settings.limits, connections=connections * settings.workers)
+        settings = msgspec.structs.replace(settings, limits=limits)
+        if settings.uses_tls:
             server_context(settings.tls.certificate, settings.tls.key)
-        serving = _Supervisor(settings, bound, lock, connections, ready_file, worker_command)
-        with serving:
+            pair = copy_pair(settings.tls.certificate, settings.tls.key)
+            kept += pair
+            settings = msgspec.structs.replace(
+                settings, tls=Tls(certificate=descriptor_path(pair[0]), key=descriptor_path(pair[1]))
+            )
+        with _Supervisor(settings, bound, kept, ready_file, worker_command) as serving:
             if prepare is not None:
                 prepare()
             status = serving.serve()
-            if status == 0 and serving.is_clean and finish is not None:
+            if finish is not None:
                 finish()
-        log.event("serve.stopped", clean=serving.is_clean)
+        log.event("serve.stopped", status=status)
         return status
     finally:
         for one in bound:
             one.socket.close()
-        os.close(lock)
+        for fd in kept:
+            os.close(fd)
 
 
 def lock_data_dir(settings: Settings) -> int:
@@ -96,8 +107,11 @@ def lock_data_dir(settings: Settings) -> int:
     """
     path = settings.data_dir / "lock"
     try:
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except FileNotFoundError:
+        raise SetupError(
+            f"{settings.data_dir}: no such folder; make one with `pochta init`, or correct data_dir in the settings"
+        ) from None
     except OSError as error:
         raise SetupError(f"{path}: cannot be opened ({error.strerror}); check the owner of data_dir") from None
     until = clock.monotonic_s() + LOCK_WAIT_S
@@ -124,13 +138,12 @@ def lock_data_dir(settings: Settings) -> int:
 
 
 def _is_alive(pid: str) -> bool:
+    # Not kill(pid, 0): one that is dead but that nobody has waited for (containers without init) would pass for alive.
     try:
-        os.kill(int(pid), 0)
-    except PermissionError:
-        return True
-    except (ProcessLookupError, ValueError, OverflowError):
+        state = Path(f"/proc/{int(pid)}/stat").read_bytes().rpartition(b")")[2].split()[0]
+    except (OSError, ValueError, IndexError):
         return False
-    return True
+    return state not in (b"Z", b"X")
 
 
 def drop_privileges(user: str) -> None:
@@ -143,9 +156,36 @@ def drop_privileges(user: str) -> None:
         return
     if os.geteuid() != 0:
         raise SetupError(f'user: only root can become "{user}"; start as root or as that user, or remove the line')
-    os.initgroups(user, entry.pw_gid)
-    os.setresgid(entry.pw_gid, entry.pw_gid, entry.pw_gid)
-    os.setresuid(entry.pw_uid, entry.pw_uid, entry.pw_uid)
+    try:
+        os.initgroups(user, entry.pw_gid)
+        os.setresgid(entry.pw_gid, entry.pw_gid, entry.pw_gid)
+        os.setresuid(entry.pw_uid, entry.pw_uid, entry.pw_uid)
+    except OSError as error:  # root without CAP_SETUID, as some containers have it
+        raise SetupError(
+            f'user: cannot become "{user}" ({error.strerror}); start as that user, and remove the line'
+        ) from None
+
+
+def check_access(data_dir: Path) -> None:
+    """Look whether we may write to data_dir and what lies directly in it. Raises: SetupError when not."""
+    needed = os.R_OK | os.W_OK
+    paths = [data_dir]
+    if os.access(data_dir, needed | os.X_OK):
+        paths += sorted(data_dir.iterdir())
+    for path in paths:
+        if not os.access(path, needed | (os.X_OK if path.is_dir() else 0)):
+            me = _user_name(os.geteuid())
+            raise SetupError(
+                f"{path}: belongs to {_user_name(path.stat().st_uid)}, and the server runs as {me};"
+                f" give it the whole folder with `chown -R {me} {data_dir}`"
+            )
+
+
+def _user_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
 
 
 def sd_notify(state: str) -> None:
@@ -180,15 +220,13 @@ class _Supervisor:
         self,
         settings: Settings,
         bound: list[BoundListener],
-        lock: int,
-        connections: int,
+        kept: list[int],
         ready_file: Path | None,
         command: Sequence[str],
     ) -> None:
-        self.settings, self.bound, self.lock, self.connections = settings, bound, lock, connections
+        self.settings, self.bound, self.kept = settings, bound, kept
         self.ready_file, self.command = ready_file, tuple(command)
         self.workers = [_Worker(index) for index in range(settings.workers)]
-        self.is_clean = True
         self.has_been_ready = False
         self.status = 0
         self.kill_at: float | None = None  # set: stopping
@@ -204,6 +242,9 @@ class _Supervisor:
         signal.set_wakeup_fd(self.wake_in.fileno(), warn_on_full_buffer=False)
         for number in _SIGNALS:
             self.before[number] = signal.signal(number, lambda got, _: self.pending.append(got))
+        if self.ready_file is not None:
+            with suppress(OSError):  # of a server that was killed; `_announce` says whether we may write there
+                self.ready_file.unlink(missing_ok=True)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -220,7 +261,8 @@ class _Supervisor:
         self.wake_in.close()
         self.wake_out.close()
         if self.ready_file is not None and self.has_been_ready:
-            self.ready_file.unlink(missing_ok=True)
+            with suppress(OSError):
+                self.ready_file.unlink(missing_ok=True)
 
     def serve(self) -> int:
         """Start the workers and keep them until told to stop; the exit status."""
@@ -270,28 +312,39 @@ class _Supervisor:
             self._announce()
 
     def _announce(self) -> None:
+        ports = [f"{one.config.protocol} {one.shown_address}" for one in self.bound]
         if self.ready_file is not None:
             part = self.ready_file.with_name(self.ready_file.name + ".part")
-            part.write_text(f"{os.getpid()}\n")
-            part.replace(self.ready_file)
+            try:
+                part.write_text("\n".join([str(os.getpid()), *ports, ""]))
+                part.replace(self.ready_file)
+            except OSError as error:
+                raise SetupError(
+                    f"{self.ready_file}: cannot be written ({error.strerror}); name another file with --ready-file"
+                ) from None
         sd_notify(f"READY=1\nMAINPID={os.getpid()}")
-        shown = " ".join(f"{one.config.protocol}={one.address[0]}:{one.address[1]}" for one in self.bound)
-        log.event("serve.ready", workers=len(self.workers), listeners=shown)
+        log.event("serve.ready", workers=len(self.workers), listeners=", ".join(ports))
 
     def _start(self, worker: _Worker, now: float) -> None:
+        worker.started_at = now
         ours, theirs = socket.socketpair()
         fds = tuple(one.socket.fileno() for one in self.bound)
         environ = {key: value for key, value in os.environ.items() if key != "NOTIFY_SOCKET"}
-        brief = WorkerBrief(worker.index, self.connections, fds, msgspec.Raw(config.encode(self.settings)))
-        with theirs:
-            worker.process = subprocess.Popen(
-                [*self.command, "--index", str(worker.index), "--life-line", str(theirs.fileno())],
-                stdin=subprocess.DEVNULL,
-                pass_fds=(*fds, theirs.fileno(), self.lock),
-                env=environ,
-                process_group=0,  # a terminal's Ctrl-C comes to us alone, and goes on as SIGTERM
-            )
-        worker.line, worker.is_ready, worker.started_at = ours, False, now
+        brief = WorkerBrief(worker.index, fds, msgspec.Raw(config.encode(self.settings)))
+        try:
+            with theirs:
+                worker.process = subprocess.Popen(
+                    [*self.command, "--index", str(worker.index), "--life-line", str(theirs.fileno())],
+                    stdin=subprocess.DEVNULL,
+                    pass_fds=(*fds, theirs.fileno(), *self.kept),
+                    env=environ,
+                    process_group=0,  # a terminal's Ctrl-C comes to us alone, and goes on as SIGTERM
+                )
+        except OSError as error:  # no memory or too many processes: that may pass
+            ours.close()
+            self._died(worker, now, f"could not be started ({error.strerror})")
+            return
+        worker.line, worker.is_ready = ours, False
         with suppress(BrokenPipeError, ConnectionResetError):  # dead already: SIGCHLD is on its way
             ours.sendall(msgspec.json.encode(brief) + b"\n")
         self.selector.register(ours, selectors.EVENT_READ, worker)
@@ -307,23 +360,22 @@ class _Supervisor:
                     self.selector.unregister(worker.line)
                 worker.line.close()
                 worker.line = None
-            if self.kill_at is not None:
-                self.is_clean = self.is_clean and process.returncode == 0
-                continue
-            self.is_clean = False  # until the floor is raised again nobody knows what it had handed out
-            log.event("worker.died", worker=worker.index, pid=process.pid, status=process.returncode)
-            if not self.has_been_ready:
-                self._fail(f"worker {worker.index} ended with status {process.returncode} before it was ready")
-                continue
-            worker.failures = worker.failures + 1 if now - worker.started_at < LONG_LIFE_S else 0
-            worker.start_at = now + (RETRY_S[min(worker.failures, len(RETRY_S)) - 1] if worker.failures else 0.0)
+            if self.kill_at is None:
+                self._died(worker, now, f"ended with status {process.returncode}", process.pid)
+
+    def _died(self, worker: _Worker, now: float, how: str, pid: int | None = None) -> None:
+        log.event("worker.died", worker=worker.index, pid=pid, error=how)
+        if not self.has_been_ready:
+            self._fail(f"worker {worker.index} {how} before it was ready")
+            return
+        worker.failures = worker.failures + 1 if now - worker.started_at < LONG_LIFE_S else 0
+        worker.start_at = now + (RETRY_S[min(worker.failures, len(RETRY_S)) - 1] if worker.failures else 0.0)
 
     def _take_signals(self) -> None:
         pending, self.pending = self.pending, []
         for number in pending:
             if number == signal.SIGHUP:
-                # One that is not ready may have no handler yet, and has read the newest files anyway.
-                self._send(signal.SIGHUP, [one for one in self.workers if one.is_ready])
+                log.event("serve.hup.ignored")  # nothing is read anew while serving; a closed terminal sends it too
             elif number in (signal.SIGTERM, signal.SIGINT):
                 if self.kill_at is None:
                     log.event("serve.stopping", signal=signal.Signals(number).name)
@@ -345,9 +397,7 @@ class _Supervisor:
     def _kill_rest(self) -> None:
         left = [worker for worker in self.workers if worker.process is not None]
         log.event("serve.killed", workers=len(left))
-        self.is_clean = False
         self._send(signal.SIGKILL, left)
-        self.kill_at = float("inf")
         for worker in left:
             if worker.process is not None:
                 worker.process.wait()

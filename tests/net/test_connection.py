@@ -10,11 +10,10 @@ from typing import Any
 import pytest
 
 from pochta.errors import LocalProtocolError
+from pochta.net.accept import Acceptor, ConnectionLimits
 from pochta.net.connection import (
     WRITE_HIGH_BYTES,
-    Acceptor,
     Connection,
-    ConnectionLimits,
     ConnectionLost,
     number_connections,
 )

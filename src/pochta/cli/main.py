@@ -28,8 +28,12 @@ COMMANDS: Final[dict[str, Row]] = {
     "domain": Row("pochta.cli.domain", "Domains whose mail is kept here."),
     "account": Row("pochta.cli.account", "Accounts: an address, a password, mailboxes."),
     "alias": Row("pochta.cli.alias", "Aliases: addresses that stand for others."),
+    "status": Row("pochta.cli.status", "Show how the running server is doing."),
     "demo": Row("pochta.cli.demo", "Start a complete server on this machine, to try it out."),
     "apply": Row("pochta.cli.apply", "Make domains, accounts and aliases what a file declares."),
+    "check": Row("pochta.cli.check", "Look for contradictions in the store."),
+    "backup": Row("pochta.cli.backup", "Put a copy of everything into DIR, which must be new or empty."),
+    "restore": Row("pochta.cli.restore", "Make a store of the backup in DIR."),
 }
 
 _ERRORS: Final = (SetupError, Refusal, TryLater, Corrupt)  # the others are bugs and keep their traceback

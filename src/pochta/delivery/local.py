@@ -1,12 +1,15 @@
 """`deliver_local` and `append`: two of the three verbs by which every message enters the store."""
 
 from collections.abc import Sequence
+from typing import Final
 
 from pochta import clock
 from pochta.errors import TryLater
 from pochta.store import messages
 from pochta.store.messages import Appended, NewMessage, NewPlacement
 from pochta.store.store import Store
+
+APPENDED_INLINE_MAX: Final = 200  # of one command, 40 us each: more would hold the event loop over 10 ms (INV-12)
 
 
 async def deliver_local(store: Store, account_ids: Sequence[int], new: NewMessage) -> None:
@@ -28,7 +31,15 @@ async def append(
         Refusal: NOT_FOUND, OVER_QUOTA, LIMIT. TryLater: the disk is full.
     """
     check_room(store)
-    return await store.write(account_id, messages.append, account_id, mailbox_path, tuple(items), int(clock.now_s()))
+    return await store.write(
+        account_id,
+        messages.append,
+        account_id,
+        mailbox_path,
+        tuple(items),
+        int(clock.now_s()),
+        in_thread=len(items) > APPENDED_INLINE_MAX,
+    )
 
 
 def check_room(store: Store) -> None:

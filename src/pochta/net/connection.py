@@ -1,6 +1,6 @@
-"""One accepted connection of any protocol, by callbacks; the ports that accept them; the counts that bound them.
+"""One accepted connection of any protocol, by callbacks.
 
-Theory of operation. `Acceptor` makes a `Connection` for each peer. The connection calls its subclass:
+Theory of operation. `net/accept.py` makes a `Connection` for each peer. The connection calls its subclass:
 
     on_connect ─► (on_data │ on_eof │ on_timeout │ on_crash)* ─► on_lost
 
@@ -21,12 +21,13 @@ import socket
 import ssl
 import traceback
 from collections.abc import Callable, Coroutine
-from ipaddress import IPv6Address
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from pochta import log
 from pochta.errors import LocalProtocolError, PochtaError
-from pochta.net.listen import BACKLOG
+
+if TYPE_CHECKING:
+    from pochta.net.accept import Acceptor
 
 WRITE_HIGH_BYTES: Final = 64 * 1024  # INV-7: output ≤ 64 KiB, then drain
 WRITE_LOW_BYTES: Final = 16 * 1024
@@ -36,7 +37,6 @@ HANDSHAKE_TIMEOUT_S: Final = (
     30.0  # two round trips and slow elliptic curves on old telephones; OpenSSL has no own limit
 )
 TLS_CLOSE_TIMEOUT_S: Final = 5.0  # few peers answer close_notify (RFC 8446 §6.1 lets them not)
-ACCEPTS_PER_STEP: Final = 32  # of about 50 µs each: a burst holds the loop under 2 ms (not measured)
 
 _TRACE_FRAMES: Final = 6  # what fits into one field of the log; the hook gets the exception itself
 
@@ -68,51 +68,6 @@ def number_connections(worker_index: int, workers: int) -> None:
     _ids = itertools.count(worker_index + workers, workers)
 
 
-class ConnectionLimits:
-    """Counts open connections, in all and per address, and says which are too many.
-
-    An address is an IPv4 address or an IPv6 /64, the smallest net a customer is given; loopback has no own limit.
-    """
-
-    __slots__ = ("_by_net", "open", "per_address", "total")
-
-    def __init__(self, total: int, per_address: int) -> None:
-        self.total = total
-        self.per_address = per_address
-        self.open = 0
-        self._by_net: dict[str | int, int] = {}
-
-    def admit(self, address: str) -> bool:
-        """Count one more from this address, or return False and count nothing."""
-        if self.open >= self.total:
-            return False
-        net = _net(address)
-        count = self._by_net.get(net, 0)
-        if count >= self.per_address and not _is_loopback(address):
-            return False
-        self._by_net[net] = count + 1
-        self.open += 1
-        return True
-
-    def release(self, address: str) -> None:
-        """Count one less; once for each `admit` that returned True."""
-        net = _net(address)
-        left = self._by_net[net] - 1
-        if left:
-            self._by_net[net] = left
-        else:
-            del self._by_net[net]
-        self.open -= 1
-
-
-def _net(address: str) -> str | int:
-    return int(IPv6Address(address)) >> 64 if ":" in address else address
-
-
-def _is_loopback(address: str) -> bool:
-    return address == "::1" or address.startswith("127.")
-
-
 def _plain_address(host: str) -> str:
     """The address without what the dual stack (`::ffff:`) and the link (`%eth0`) add to it."""
     host = host.partition("%")[0]
@@ -138,6 +93,7 @@ class Connection(asyncio.Protocol):
         "_task",
         "_timer",
         "_transport",
+        "_unheard_bytes",
         "_write_deadline",
         "_write_mark",
         "id",
@@ -163,6 +119,7 @@ class Connection(asyncio.Protocol):
         self._deadline: float | None = None
         self._write_deadline: float | None = None
         self._write_mark = 0
+        self._unheard_bytes = 0  # written since the loop last had a turn that we know of
         self._drained: asyncio.Future[None] | None = None
         self._early: bytes | None = None  # input that came while it was held
         self._eof_seen = False
@@ -214,17 +171,20 @@ class Connection(asyncio.Protocol):
     def write(self, data: bytes) -> None:
         """Send `data` after what was written before; to a lost or closing connection: nothing."""
         if not (self._lost or self._closing):
+            self._unheard_bytes += len(data)
             self._transport.write(data)
 
     async def drain(self) -> None:
-        """Return when less than 64 KiB are unsent.
+        """Return when less than 64 KiB are unsent; however fast the peer reads, others get a turn after each 64 KiB.
 
         Raises: ConnectionLost when the peer is gone, or read nothing for `write_timeout_s`.
         """
         if self._lost:
             raise ConnectionLost
-        if self._transport.is_closing():
-            # The loop knows already and tells us in its next steps; a writer that never waited would keep it from that.
+        if self._unheard_bytes >= WRITE_HIGH_BYTES:
+            # A peer that takes everything would let us hold the loop for ever, and one that is gone too: the transport
+            # takes writes after an error until the loop has told us of the loss in one of its next steps.
+            self._unheard_bytes = 0
             await asyncio.sleep(0)
             if self._lost:
                 raise ConnectionLost
@@ -374,6 +334,7 @@ class Connection(asyncio.Protocol):
             self._call(self.on_connect)
 
     def data_received(self, data: bytes) -> None:
+        self._unheard_bytes = 0
         if self._closing:
             return
         if self._held or self._in_handshake or self._early is not None:
@@ -508,85 +469,3 @@ class Connection(asyncio.Protocol):
         self._write_mark = unsent  # the peer reads, slowly: it gets as long again
         self._write_deadline = now + self.write_timeout_s
         return False
-
-
-class Acceptor:
-    """One listening socket on the running loop, and the connections that came in by it."""
-
-    __slots__ = ("_all_gone", "_factory", "_limits", "_server", "connections", "refusal_bytes", "tls")
-
-    def __init__(
-        self,
-        factory: Callable[[], Connection],
-        limits: ConnectionLimits,
-        *,
-        tls: ssl.SSLContext | None = None,
-        refusal: bytes = b"",
-    ) -> None:
-        """`tls`: implicit TLS. `refusal`: said in the clear to one too many."""
-        self._factory = factory
-        self._limits = limits
-        self._server: asyncio.Server | None = None
-        self._all_gone: asyncio.Event | None = None
-        self.tls = tls
-        self.refusal_bytes = b"" if tls is not None else refusal  # before a handshake no peer could read it
-        self.connections: set[Connection] = set()
-
-    async def start(self, listening: socket.socket) -> None:
-        """Accept on a bound, listening socket from now on; the acceptor closes it."""
-        # The loop's own handshake: uvloop starts to read behind connection_made whatever was said there, so that a
-        # start_tls() in it loses the ClientHello. The price: limits count a peer only after its handshake.
-        tls: dict[str, Any] = {}  # Any: keyword arguments, which are refused without ssl
-        if self.tls is not None:
-            tls = {
-                "ssl": self.tls,
-                "ssl_handshake_timeout": HANDSHAKE_TIMEOUT_S,
-                "ssl_shutdown_timeout": TLS_CLOSE_TIMEOUT_S,
-            }
-        listening.setblocking(False)  # libuv accepts until EAGAIN, and would block the loop
-        loop = asyncio.get_running_loop()
-        # asyncio accepts `backlog` connections in one step, which would give a whole burst to one worker, ...
-        self._server = await loop.create_server(self._make, sock=listening, backlog=ACCEPTS_PER_STEP, **tls)
-        listening.listen(BACKLOG)  # ... and has made the kernel's queue as short: make it long again
-
-    def _make(self) -> Connection:
-        made = self._factory()
-        made._acceptor = self
-        return made
-
-    def admit(self, connection: Connection) -> bool:
-        """Count the connection, or log and refuse it."""
-        if not self._limits.admit(connection.peer_address):
-            log.event("conn.refused", conn=connection.id, peer=connection.peer_address, open=self._limits.open)
-            connection._acceptor = None
-            return False
-        self.connections.add(connection)
-        return True
-
-    def release(self, connection: Connection) -> None:
-        """The peer is gone: it counts no more. Its task may still be cleaning up."""
-        if connection in self.connections:
-            self._limits.release(connection.peer_address)
-
-    def forget(self, connection: Connection) -> None:
-        """The connection and its task are over."""
-        self.connections.discard(connection)
-        if not self.connections and self._all_gone is not None:
-            self._all_gone.set()
-
-    def close(self) -> None:
-        """Accept no more; open connections stay."""
-        if self._server is not None:
-            self._server.close()
-            self._server = None
-
-    async def wait_empty(self) -> None:
-        """Return when no connection is open and no task of one is running; set your own time limit."""
-        while self.connections:
-            self._all_gone = asyncio.Event()
-            await self._all_gone.wait()
-
-    def abort_all(self) -> None:
-        """Drop every open connection."""
-        for connection in list(self.connections):
-            connection.abort()

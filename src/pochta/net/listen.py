@@ -36,6 +36,12 @@ class BoundListener:
         host, port = self.socket.getsockname()[:2]
         return host, port
 
+    @property
+    def shown_address(self) -> str:
+        """As it would stand in the settings: `127.0.0.1:2525`, `[::1]:2525`, or `*:25` for every address."""
+        host, port = self.address
+        return f"*:{port}" if self.config.host == "*" else _shown(host, port)
+
 
 def inherited_sockets(environ: MutableMapping[str, str] | None = None) -> list[socket.socket]:
     """The listening sockets that systemd (or another starter) opened for this process; the variables are removed.

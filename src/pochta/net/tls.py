@@ -19,6 +19,7 @@ SELF_SIGNED_DAYS: Final = (
 )
 IDLE_BUFFER_BYTES: Final = 16_384  # one TLS record (RFC 8446 §5.1); asyncio's 256 KiB stay allocated while a peer idles
 
+_MEMFD_NAME_CHARS: Final = 60  # characters of at most 4 bytes; memfd_create(2): 249 bytes
 _COMMON_NAME_CHARS: Final = 64  # ub-common-name, RFC 5280 appendix A.1; the name itself is in subjectAltName
 
 
@@ -99,6 +100,30 @@ def server_context(certificate: Path, key: Path) -> ssl.SSLContext:
             f"{certificate}, {key}: not certificate and key in PEM ({error.reason or 'unreadable'}); check both files"
         ) from None
     return context
+
+
+def copy_pair(certificate: Path, key: Path) -> tuple[int, int]:
+    """Descriptors of copies in memory, which no later change of the files reaches; the holder closes them.
+
+    Raises: SetupError when a file cannot be read.
+    """
+    made: list[int] = []
+    try:
+        for path in (certificate, key):
+            fd = os.memfd_create(f"pochta {path.name}"[:_MEMFD_NAME_CHARS], os.MFD_CLOEXEC)
+            made.append(fd)
+            with open(fd, "wb", closefd=False) as copy:
+                copy.write(path.read_bytes())
+    except OSError as error:
+        for fd in made:
+            os.close(fd)
+        raise SetupError(f"{path}: cannot be read ({error.strerror}); check its path and permissions") from None
+    return made[0], made[1]
+
+
+def descriptor_path(fd: int) -> Path:
+    """Where this process, or one that inherits the descriptor, opens its file anew."""
+    return Path(f"/proc/self/fd/{fd}")
 
 
 def lower_idle_memory() -> bool:

@@ -49,8 +49,9 @@ class MetricsConnection(Connection):
         self._context.connections.discard(self)
 
     def on_data(self, data: bytes) -> None:
+        seen = max(0, len(self._request) - 3)  # an end of the header may lie across two packets
         self._request += data
-        end = _HEADER_END.search(self._request, 0, MAX_REQUEST_BYTES)
+        end = _HEADER_END.search(self._request, seen, MAX_REQUEST_BYTES)
         if end is None:
             if len(self._request) >= MAX_REQUEST_BYTES:
                 self._respond("431 Request Header Fields Too Large")
@@ -102,9 +103,11 @@ def _lines(server: ServerFigures) -> Iterator[str]:
     yield from _metric("lane_writes_total", "counter", "Writes in those commits.", lane.writes)
     yield from _metric("lane_failures_total", "counter", "Writes that failed.", lane.failures)
     holds = {"0.5": lane.hold_p50_ms, "0.99": lane.hold_p99_ms}
-    seconds = {quantile: value / 1000 for quantile, value in holds.items() if value is not None}
+    seconds = {quantile: round(value / 1000, 6) for quantile, value in holds.items() if value is not None}
     yield from _family("lane_hold_seconds", "gauge", "How long a commit held the lane, latest.", "quantile", seconds)
-    yield from _metric("loop_lag_worst_seconds", "gauge", "Longest delay of an event loop.", lag.worst_ms / 1000)
+    yield from _metric(
+        "loop_lag_worst_seconds", "gauge", "Longest delay of an event loop.", round(lag.worst_ms / 1000, 6)
+    )
     yield from _metric("loop_lag_breaches_total", "counter", "Delays over 10 ms.", lag.breaches)
     yield from _metric("wal_bytes", "gauge", "Size of the write-ahead log.", server.wal_bytes)
     yield from _metric("disk_free_bytes", "gauge", "Free space under data_dir.", server.free_disk_bytes)

@@ -8,7 +8,7 @@ import asyncio
 import os
 import shutil
 import socket
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from pochta import clock
-from pochta.net.connection import Acceptor
+from pochta.net.accept import Acceptor
 from pochta.net.listen import BoundListener
 from pochta.status.figures import LaneFigures, ListenerFigures, LoopLagFigures, WorkerFigures, percentile
 from pochta.store import leases, sqlite
@@ -189,7 +189,7 @@ def _is_other_alive(pid: int) -> bool:
 
 @contextmanager
 def short_path(folder: Path) -> Iterator[str]:
-    """A name of `folder` that leaves room for a file's: sun_path holds 108 bytes (unix(7)), data folders can be deep."""
+    """A name of `folder` that leaves room for a file's: sun_path holds 108 bytes (unix(7)), and folders can be deep."""
     if not os.path.isdir("/proc/self/fd"):
         yield str(folder)
         return

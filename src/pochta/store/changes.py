@@ -23,7 +23,8 @@ class Kind(IntEnum):
     MAILBOX = 4  # the mailbox itself: made, renamed, removed; no uids
 
 
-UIDS_PER_STEP: Final = 1000  # what one lane function touches at the most
+UIDS_PER_STEP: Final = 1000  # what one lane function touches at the most: 0.6 ms where flags change
+MOVED_PER_STEP: Final = 500  # where rows move between tables with their indexes: 2-3 ms
 
 
 def next_mod_seq(tx: Tx, account_id: int) -> int:

@@ -24,6 +24,12 @@ _SUFFIX: Final = ".hint"
 Listener = Callable[[list[Hint]], None]
 
 
+def _datagram_socket() -> socket.socket:
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    made.setblocking(False)
+    return made
+
+
 class HintHub:
     """Hands each commit's hints to the listeners of this process and to the other processes."""
 
@@ -40,7 +46,7 @@ class HintHub:
         """
         self._run_dir.mkdir(mode=0o700, exist_ok=True)
         self._own_name = f"{os.getpid()}-{clock.token_hex(4)}{_SUFFIX}"
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        self._socket = _datagram_socket()
         self._bind(self._socket)
         asyncio.get_running_loop().add_reader(self._socket, self._receive)
 
@@ -94,7 +100,7 @@ class HintHub:
         if not names:
             return
         folder = os.open(self._run_dir, os.O_RDONLY | os.O_DIRECTORY)
-        sender = self._socket or socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        sender = self._socket or _datagram_socket()
         base = f"/proc/self/fd/{folder}" if os.path.isdir("/proc/self/fd") else str(self._run_dir)
         try:
             for name in names:

@@ -33,14 +33,21 @@ HOLD_SAMPLES: Final = 1024  # of lane hold times, for `pochta status`
 class Waiting:
     """One queued write and the future its caller awaits."""
 
-    __slots__ = ("args", "fn", "future", "is_durable")
+    __slots__ = ("args", "fn", "future", "in_thread", "is_durable")
 
     def __init__(
-        self, fn: Callable[..., Any], args: tuple[Any, ...], is_durable: bool, future: "asyncio.Future[Any]"
+        self,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        future: "asyncio.Future[Any]",
+        *,
+        is_durable: bool,
+        in_thread: bool,
     ) -> None:
         self.fn = fn
         self.args = args
         self.is_durable = is_durable
+        self.in_thread = in_thread
         self.future = future
 
 
@@ -91,8 +98,12 @@ class Lane:
             await self._task
         self._thread.shutdown()
 
-    def submit(self, fn: Callable[..., Any], args: tuple[Any, ...], *, is_durable: bool) -> "asyncio.Future[Any]":
+    def submit(
+        self, fn: Callable[..., Any], args: tuple[Any, ...], *, is_durable: bool, in_thread: bool = False
+    ) -> "asyncio.Future[Any]":
         """Queue a write; the future holds its result once the commit is durable (or its exception).
+
+        `in_thread`: a function of few and long statements, which would hold the loop; it is a group of its own.
 
         Raises:
             RuntimeError: the lane is closing (a bug: connections are drained first), or its queue is past QUEUE_LIMIT.
@@ -100,7 +111,7 @@ class Lane:
         if self._is_closing or len(self._queue) >= QUEUE_LIMIT:
             raise RuntimeError("the write lane is closed" if self._is_closing else "the write lane is full")
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._queue.append(Waiting(fn, args, is_durable, future))
+        self._queue.append(Waiting(fn, args, future, is_durable=is_durable, in_thread=in_thread))
         self._wake.set()
         return future
 
@@ -116,7 +127,10 @@ class Lane:
                 await loop.run_in_executor(self._thread, self._lock.acquire)
             began = clock.monotonic_s()
             try:
-                await self._run_group(loop)
+                if self._queue[0].in_thread:
+                    await self._run_alone(loop, self._queue.popleft())
+                else:
+                    await self._run_group(loop)
             finally:
                 self._lock.release()
                 self.figures.holds_s.append(clock.monotonic_s() - began)
@@ -151,11 +165,32 @@ class Lane:
             if not waiting.future.done():
                 waiting.future.set_result(result)
 
+    async def _run_alone(self, loop: asyncio.AbstractEventLoop, waiting: Waiting) -> None:
+        """Run and commit one function in the thread, where SQLite leaves the interpreter to the loop."""
+        tx = sqlite.SqliteTx(self._connection, self.mod_seq_floor)
+        try:
+            self._set_synchronous(True)
+            result = await loop.run_in_executor(self._thread, self._call, tx, waiting)
+        except Exception as error:  # noqa: BLE001 - handed to the caller, whose transaction this was
+            self._fail([(waiting, None)], error)
+            return
+        self.figures.commits += 1
+        self.figures.writes += 1
+        self._on_hints(tx.hints)
+        if not waiting.future.done():
+            waiting.future.set_result(result)
+
+    def _call(self, tx: sqlite.SqliteTx, waiting: Waiting) -> object:
+        self._connection.execute("BEGIN IMMEDIATE")
+        result: object = waiting.fn(tx, *waiting.args)
+        self._connection.execute("COMMIT")
+        return result
+
     def _run_functions(self, tx: sqlite.SqliteTx, done: list[tuple[Waiting, Any]], *, is_durable: bool) -> None:
         queue, execute = self._queue, self._connection.execute
         until = clock.monotonic_s() + GROUP_TIME_S
         while queue and len(done) < GROUP_SIZE:
-            if queue[0].is_durable and not is_durable:
+            if queue[0].in_thread or (queue[0].is_durable and not is_durable):
                 return  # came in while we ran: the next group commits it with an fsync
             waiting = queue.popleft()
             if waiting.future.cancelled():

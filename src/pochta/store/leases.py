@@ -173,9 +173,16 @@ class LeaseHolder:
             return True  # a full disk: the fence still guards every write, and once ended the lease is not renewed
 
     def _report(self, outcome: BaseException | None) -> None:
-        if isinstance(outcome, LeaseLost):
-            log.event("lease.lost", name=self._name)
-        elif isinstance(outcome, TryLater):
-            log.event("lease.later", name=self._name, reason=outcome.reason)
-        elif outcome is not None and not isinstance(outcome, asyncio.CancelledError):
-            self._on_error(outcome)
+        if outcome is None or isinstance(outcome, asyncio.CancelledError):
+            return
+        # work that runs several tasks raises a group; what is left of it beside the expected is a bug
+        expected, bugs = BaseExceptionGroup("lease", [outcome]).split((LeaseLost, TryLater))
+        if expected is not None:
+            log.event("lease.stopped", name=self._name, reason=_first_of(expected))
+        if bugs is not None:
+            self._on_error(_first_of(bugs) if bugs.exceptions == (outcome,) else bugs)
+
+
+def _first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    first = group.exceptions[0]
+    return _first_of(first) if isinstance(first, BaseExceptionGroup) else first

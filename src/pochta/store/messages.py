@@ -63,7 +63,7 @@ def deliver(tx: Tx, account_ids: Sequence[int], new: NewMessage) -> None:
     """
     blob_id = blobs.insert(tx, new.blob, new.received_at)
     placed = NewPlacement(0, (), new.received_at, 0)
-    for account_id in account_ids:
+    for account_id in sorted(account_ids):  # deliveries that cross lock accounts in one order, and never in a circle
         mailbox_id = mailboxes.find_inbox(tx, account_id)
         mod_seq, message_id = _reserve(tx, account_id, count=1, size=new.blob.size)
         _insert_message(tx, account_id, message_id, blob_id, new, mod_seq)

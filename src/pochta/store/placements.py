@@ -13,7 +13,7 @@ from pochta.store import changes, flags, mailboxes, messages
 from pochta.store.changes import UidRange
 from pochta.store.tx import Row, Tx
 
-COPY_MAX_MESSAGES: Final = 10_000  # set-based, 2 us each; above that COPY goes in steps and is put together again
+COPY_MAX_MESSAGES: Final = 100_000  # all or nothing, 3 us of the lane each (docs/decisions/0004-copy.md)
 
 _IN_RANGE: Final = "account_id = ? AND mailbox_id = ? AND uid BETWEEN ? AND ?"
 _MOVED: Final = "size, internal_date, zone_minutes, saved_at"
@@ -57,7 +57,7 @@ def set_flags(
         bits = system_flags | sum({known.get(name.lower(), 0) for name in keywords})
     else:
         bits = system_flags | flags.keyword_bits(tx, account_id, keywords)
-    keep, add = _mask(mode, bits)
+    keep, add = mask(mode, bits)
     changed: list[int] = []
     unseen = deleted = 0
     for first, last in ranges:
@@ -88,7 +88,7 @@ def set_flags(
     return mod_seq
 
 
-def _mask(mode: FlagMode, bits: int) -> tuple[int, int]:
+def mask(mode: FlagMode, bits: int) -> tuple[int, int]:
     """(keep, add), so that the new set is `old & keep | add`."""
     if mode is FlagMode.ADD:
         return -1, bits

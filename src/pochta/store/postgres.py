@@ -7,11 +7,11 @@ cluster. One connection serves one call at a time, in a thread of a small pool.
 Theory of operation. A write takes the account's advisory lock, then runs under REPEATABLE READ, so that `fn` sees one
 snapshot as it does on SQLite. The lock belongs to the connection and is taken before BEGIN: with
 pg_advisory_xact_lock the snapshot would be older than the wait for the lock, and every write that had to wait would
-fail as not serializable. Writes that reach into other accounts (`deliver`) may still collide; they are run again.
+fail as not serializable. Writes that reach into other accounts (`deliver`) may still collide; they are run again, the
+last time with the whole store locked, since collisions alone would let the same write lose again and again.
 """
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
@@ -26,7 +26,7 @@ from pochta.store.hints import Listener
 from pochta.store.tx import Hint, Row, Tx, Value
 
 CONNECTIONS: Final = 8  # threads of one store; the server's default max_connections is 100
-ATTEMPTS: Final = 10  # each collision means that somebody else's write went through
+ATTEMPTS: Final = 3  # the last one cannot collide any more
 STATEMENT_CACHE: Final = 1000  # the store's statements, with every length of its IN lists in use
 
 Args = TypeVarTuple("Args")
@@ -123,7 +123,7 @@ class PostgresStore:
         """As `Store.write`; `durable=False` does not wait for the server's disk.
 
         Raises:
-            TryLater: the server does not answer, or others were faster ATTEMPTS times. Whatever `fn` raises.
+            TryLater: the server does not answer, or collisions do not end. Whatever `fn` raises.
         """
         work = partial(self._write, account_id, durable, fn, args)
         return asyncio.get_running_loop().run_in_executor(self._threads, work)
@@ -139,17 +139,26 @@ class PostgresStore:
 
     def _write(self, account_id: int, is_durable: bool, fn: Callable[..., R], args: tuple[Any, ...]) -> R:
         def work(connection: Connection) -> R:
-            connection.execute("SELECT pg_advisory_lock(%s)", (account_id,))
-            try:
-                for _ in range(ATTEMPTS):
-                    with contextlib.suppress(errors.SerializationFailure, errors.DeadlockDetected):
-                        return self._attempt(connection, is_durable, fn, args)
-            finally:
-                if not connection.broken:
-                    connection.execute("SELECT pg_advisory_unlock(%s)", (account_id,))
+            for attempt in range(ATTEMPTS):
+                self._lock(connection, account_id, is_alone=attempt == ATTEMPTS - 1)
+                try:
+                    return self._attempt(connection, is_durable, fn, args)
+                except (errors.SerializationFailure, errors.DeadlockDetected):
+                    continue
+                finally:
+                    if not connection.broken:
+                        connection.execute("SELECT pg_advisory_unlock_all()")
             raise TryLater("the store is busy", retry_s=10)
 
         return self._with_connection(work)
+
+    def _lock(self, connection: Connection, account_id: int, *, is_alone: bool) -> None:
+        # Store before account, so that nobody waits in a circle. Two stores in one database only wait more than needed.
+        if is_alone:
+            connection.execute("SELECT pg_advisory_lock(hashtext(%s), 0)", (self._channel,))
+        else:
+            connection.execute("SELECT pg_advisory_lock_shared(hashtext(%s), 0)", (self._channel,))
+            connection.execute("SELECT pg_advisory_lock(%s)", (account_id,))
 
     def _attempt(self, connection: Connection, is_durable: bool, fn: Callable[..., R], args: tuple[Any, ...]) -> R:
         with connection.transaction():

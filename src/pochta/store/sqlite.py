@@ -18,7 +18,7 @@ from pochta.errors import SetupError, TryLater
 from pochta.store import schema
 from pochta.store.tx import Hint, Row, Value
 
-BUSY_TIMEOUT_MS: Final = 10_000  # only a checkpoint or a program outside the lane can make us wait
+BUSY_TIMEOUT_MS: Final = 1000  # all writers take the lane first; only a stranger to it can make us wait
 CACHE_KIB: Final = 32 * 1024  # per connection; two connections a worker
 STATEMENT_CACHE: Final = 400  # every statement of the store stays prepared
 

@@ -108,19 +108,25 @@ class Store:
         self._lock.close()
 
     def write(
-        self, account_id: int, fn: Callable[[Tx, *Args], R], *args: *Args, durable: bool = True
+        self,
+        account_id: int,
+        fn: Callable[[Tx, *Args], R],
+        *args: *Args,
+        durable: bool = True,
+        in_thread: bool = False,
     ) -> "asyncio.Future[R]":
         """Run `fn(tx, *args)` in the write lane, all or nothing; resolved once the commit is durable (INV-1).
 
         `durable=False` (flag changes only) is resolved after a commit that survives a killed process; a power cut may
-        take the last second. `account_id` names the shard (one today; 0 where no account is meant).
+        take the last second. `in_thread`: `fn` is a few long statements (COPY of thousands), which must not hold the
+        loop. `account_id` names the shard (one today; 0 where no account is meant).
 
         Raises:
             TryLater: the disk is full or failing. Whatever `fn` raises comes through.
         """
         if fn not in self._checked_functions:
             self._check_function(fn)
-        return self.lane.submit(fn, args, is_durable=durable)
+        return self.lane.submit(fn, args, is_durable=durable, in_thread=in_thread)
 
     async def read(self, account_id: int, fn: Callable[[Tx, *Args], R], *args: *Args) -> R:
         """`fn(tx, *args)` on one snapshot, inline: up to about 200 rows. Larger reads use `snapshot`."""
@@ -197,7 +203,7 @@ class Store:
         # SQLite locks the database and the -shm file, never the -wal: a descriptor of our own breaks no lock.
         fd = os.open(f"{self.data_dir / sqlite.DATABASE_NAME}-wal", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            os.fdatasync(fd)
+            os.fsync(fd)
         finally:
             os.close(fd)
 

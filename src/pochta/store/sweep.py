@@ -44,7 +44,9 @@ EVERY_S: Final = 60.0
 TASK_POLL_S: Final = 3.0  # somebody who removed a mailbox wants to see the quota given back
 WALK_EVERY_S: Final = 3600
 
-STEP_S: Final = 0.0015  # what a step should take of the lane; with a slow outlier it stays under 5 ms (measured: below)
+# What a step should take of the lane. Measured with 200 000 messages beside 250 deliveries a second: steps of 110-720
+# rows, p99 2.3 ms, slowest 4.1 ms; deliveries p99 3.8 ms. With twice the time the slowest step took 7 ms.
+STEP_S: Final = 0.0015
 STEP_ROWS_MIN: Final = 16
 STEP_ROWS_FIRST: Final = 64
 STEP_ROWS_MAX: Final = 1000

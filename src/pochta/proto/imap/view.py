@@ -1,10 +1,10 @@
 """What a client believes a mailbox to hold: uids in order, and their flags.
 
 Theory of operation. A `Snapshot` is a mailbox at one mod_seq: a tuple of chunks of at most CHUNK_MESSAGES messages,
-each two arrays. Snapshots and chunks never change; `refreshed` makes the next snapshot and shares every chunk that is still
-true. So a worker keeps one current snapshot for each selected mailbox, a session keeps the one it has told its client
-of, and what the client must be told is the difference, found by comparing only the chunks that are not the same object.
-A message that was removed stays in the snapshots of the sessions that have not been told.
+each two arrays. Snapshots and chunks never change; `refreshed` makes the next snapshot and shares every chunk that is
+still true. So a worker keeps one current snapshot for each selected mailbox, a session keeps the one it has told its
+client of, and what the client must be told is the difference, found by comparing only the chunks that are not the same
+object. A message that was removed stays in the snapshots of the sessions that have not been told.
 
 Memory: 12 bytes for each message, and 100 for each chunk in a snapshot. Refuses to know: SQL, sockets, keywords' names.
 """
@@ -17,6 +17,8 @@ from typing import Final, NamedTuple
 CHUNK_MESSAGES: Final = 500  # two are one step of the store; rendering one takes 0.1 ms, changing one copies 6 KiB
 
 UidRange = tuple[int, int]
+
+_NO_UID: Final = 1 << 62  # above every uid
 
 
 class Chunk:
@@ -55,11 +57,12 @@ class Difference(NamedTuple):
     """What a client that knows the old snapshot must be told to know the new one.
 
     `removed`: old sequence numbers, falling, so that each is right when the ones before it have been told (RFC 3501
-    §7.4.1). `changed`: (uid, flags) of messages known before. `added`: (uid, flags) of new ones. All uids rise.
+    §7.4.1). `changed`: lists of (uid, flags) of messages known before, made chunk by chunk as they are asked for.
+    `added`: (uid, flags) of new ones, rising.
     """
 
     removed: list[int]
-    changed: list[tuple[int, int]]
+    changed: Iterator[list[tuple[int, int]]]
     added: list[tuple[int, int]]
 
 
@@ -164,27 +167,44 @@ class Snapshot:
         return self.refreshed(ranges, rows, self.mod_seq)
 
     def difference(self, newer: "Snapshot") -> Difference:
-        """What separates this snapshot from a newer one; only chunks that are not shared are looked at."""
+        """What separates this snapshot from a newer one; only chunks that are not shared are looked at.
+
+        Chunks that hold the same uids are compared when `changed` is read; what is done at once is a few steps for
+        each chunk, and one for each message of the chunks in which messages came or went.
+        """
         if self.chunks == newer.chunks:
-            return Difference([], [], [])
+            return Difference([], iter(()), [])
         shared = set(map(id, self.chunks)) & set(map(id, newer.chunks))
-        old = [(c, s) for c, s in zip(self.chunks, self._starts, strict=True) if id(c) not in shared]
-        new = [c for c in newer.chunks if id(c) not in shared]
-        if len(old) == len(new) and all(o[0].uids == n.uids for o, n in zip(old, new, strict=True)):
-            changed = [
-                (uid, now)
-                for (was, _), is_now in zip(old, new, strict=True)
-                for uid, before, now in zip(is_now.uids, was.flags, is_now.flags, strict=True)
-                if before != now
-            ]
-            return Difference([], changed, [])
-        return _difference_by_uid(old, new)
+        new = {chunk.uids[0]: chunk for chunk in newer.chunks if id(chunk) not in shared}
+        pairs: list[tuple[Chunk, Chunk]] = []
+        old: list[tuple[Chunk, int]] = []
+        for chunk, before in zip(self.chunks, self._starts, strict=True):
+            if id(chunk) in shared:
+                continue
+            same = new.get(chunk.uids[0])
+            if same is not None and same.uids == chunk.uids:
+                del new[chunk.uids[0]]
+                if same.flags != chunk.flags:
+                    pairs.append((chunk, same))
+            else:
+                old.append((chunk, before))
+        removed, changed, added = _difference_by_uid(old, list(new.values()))
+        return Difference(removed, _changed(pairs, changed), added)
 
 
-_NO_UID: Final = 1 << 62  # above every uid
+def _changed(pairs: list[tuple[Chunk, Chunk]], others: list[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]:
+    for was, is_now in pairs:
+        yield [
+            (uid, now) for uid, before, now in zip(is_now.uids, was.flags, is_now.flags, strict=True) if before != now
+        ]
+    for start in range(0, len(others), CHUNK_MESSAGES):
+        yield others[start : start + CHUNK_MESSAGES]
 
 
-def _difference_by_uid(old: list[tuple[Chunk, int]], new: list[Chunk]) -> Difference:
+def _difference_by_uid(
+    old: list[tuple[Chunk, int]], new: list[Chunk]
+) -> tuple[list[int], list[tuple[int, int]], list[tuple[int, int]]]:
+    """(removed, changed, added) between the messages of some chunks; an old one comes with the count before it."""
     now: dict[int, int] = {}
     for chunk in new:
         now.update(zip(chunk.uids, chunk.flags, strict=True))
@@ -198,7 +218,7 @@ def _difference_by_uid(old: list[tuple[Chunk, int]], new: list[Chunk]) -> Differ
             elif current != flags:
                 changed.append((uid, current))
     removed.reverse()
-    return Difference(removed, changed, list(now.items()))
+    return removed, changed, list(now.items())
 
 
 def _overlapping(ranges: Sequence[UidRange], first: int, stop: int) -> list[UidRange]:

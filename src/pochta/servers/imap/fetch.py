@@ -16,8 +16,8 @@ from pochta.proto.imap.dates import encode_internal_date
 from pochta.proto.imap.view import Slice
 from pochta.servers.imap import sections
 from pochta.servers.imap.messages import flag_lines, select_slices, set_flags
-from pochta.servers.imap.selected import Selected, uid_ranges
-from pochta.store import flags
+from pochta.servers.imap.selected import Selected, steps_of, uid_ranges
+from pochta.store import changes, flags
 from pochta.store.placements import FlagMode
 from pochta.store.tx import Row, Tx
 
@@ -93,7 +93,8 @@ async def fetch(connection: "ImapConnection", tag: bytes, command: c.Fetch) -> N
     if sets_seen and await _set_seen(connection, selected, parts) and FetchAttribute.FLAGS not in items:
         items = (*items, FetchAttribute.FLAGS)  # RFC 3501 §6.4.5: flags that change SHOULD be told
     if FetchAttribute.FLAGS in items and not await selected.is_unchanged():
-        await selected.learn(ranges)
+        for step in steps_of(parts, changes.UIDS_PER_STEP):
+            await selected.learn(step)
     is_complete = await _respond(connection, selected, ranges, items)
     await connection.sync(may_expunge=command.is_uid, with_uid=command.is_uid)
     if is_complete:
@@ -107,8 +108,8 @@ async def _set_seen(connection: "ImapConnection", selected: Selected, parts: lis
     if selected.is_read_only:
         return False
     unseen = [part for part in parts if any(not bits & flags.SEEN for bits in part.flags)]
-    if unseen:
-        await set_flags(connection, selected, unseen, FlagMode.ADD, flags.SEEN, ())
+    for ranges in steps_of(unseen, changes.UIDS_PER_STEP):
+        await set_flags(connection, selected, ranges, FlagMode.ADD, flags.SEEN, ())
     return bool(unseen)
 
 

@@ -4,6 +4,8 @@ Long ones go in steps of `changes.UIDS_PER_STEP` messages, so that the write lan
 hears of them when all are durable (INV-1; flags: survive a killed process).
 """
 
+import asyncio
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from pochta import clock
@@ -65,15 +67,12 @@ async def store(connection: "ImapConnection", tag: bytes, command: c.Store) -> N
         return
     system_flags, keywords = split_flags(command.flags)
     mode = _MODES[command.mode]
-    await set_flags(connection, selected, parts, mode, system_flags, keywords)
-    ranges = uid_ranges(parts)
-    if command.is_silent:
-        known = await connection.context.views.keywords(selected.account_id, 0)
-        by_name = {name.lower(): bit for bit, name in known.items()}
-        bits = system_flags | sum({by_name.get(name.lower(), 0) for name in keywords})
-        keep, add = {FlagMode.ADD: (-1, bits), FlagMode.REMOVE: (~bits, 0), FlagMode.REPLACE: (0, bits)}[mode]
-        selected.believe(ranges, keep, add)
-    else:
+    for ranges in steps_of(parts, changes.UIDS_PER_STEP):
+        await set_flags(connection, selected, ranges, mode, system_flags, keywords)
+        if command.is_silent:
+            keep, add = placements.mask(mode, await _bits(connection, selected, system_flags, keywords))
+            selected.believe(ranges, keep, add)
+            continue
         snapshot = await selected.learn(ranges)
         for part in snapshot.by_uid(ranges):
             await connection.send_large(await flag_lines(selected, part, with_uid=command.is_uid))
@@ -81,28 +80,36 @@ async def store(connection: "ImapConnection", tag: bytes, command: c.Store) -> N
     connection.send(encode.tagged(tag, b"OK", "STORE completed"))
 
 
+async def _bits(connection: "ImapConnection", selected: Selected, system_flags: int, keywords: tuple[str, ...]) -> int:
+    """The set that STORE named, as the store numbers the keywords; one that nobody has is in no message."""
+    if not keywords:
+        return system_flags
+    known = await connection.context.store.read(selected.account_id, flags.keywords, selected.account_id)
+    by_name = {name.lower(): bit for bit, name in known.items()}
+    return system_flags | sum({by_name.get(name.lower(), 0) for name in keywords})
+
+
 async def set_flags(
     connection: "ImapConnection",
     selected: Selected,
-    parts: list[Slice],
+    ranges: Sequence[tuple[int, int]],
     mode: FlagMode,
     system_flags: int,
     keywords: tuple[str, ...],
 ) -> None:
-    """Change the flags of the messages, in steps."""
-    for ranges in steps_of(parts, changes.UIDS_PER_STEP):
-        await connection.context.store.write(
-            selected.account_id,
-            placements.set_flags,
-            selected.account_id,
-            selected.mailbox_id,
-            tuple(ranges),
-            mode,
-            system_flags,
-            keywords,
-            _now(),
-            durable=False,
-        )
+    """Change the flags of the messages of one step."""
+    await connection.context.store.write(
+        selected.account_id,
+        placements.set_flags,
+        selected.account_id,
+        selected.mailbox_id,
+        tuple(ranges),
+        mode,
+        system_flags,
+        keywords,
+        _now(),
+        durable=False,
+    )
 
 
 async def flag_lines(selected: Selected, part: Slice, *, with_uid: bool) -> bytes:
@@ -136,7 +143,10 @@ async def copy(connection: "ImapConnection", tag: bytes, command: c.Copy) -> Non
     parts = await _slices(connection, tag, command.seq_set, is_uid=command.is_uid)
     if parts is None:
         return
+    count = sum(part.stop - part.start for part in parts)
     try:
+        if count > placements.COPY_MAX_MESSAGES:
+            raise Refusal(RefusalCode.LIMIT, f"COPY takes at most {placements.COPY_MAX_MESSAGES} messages; use MOVE")
         copied = await connection.context.store.write(
             selected.account_id,
             placements.copy,
@@ -145,6 +155,7 @@ async def copy(connection: "ImapConnection", tag: bytes, command: c.Copy) -> Non
             tuple(uid_ranges(parts)),
             command.mailbox,
             _now(),
+            in_thread=count > changes.UIDS_PER_STEP,
         )
     except Refusal as refusal:
         connection.answer_append_error(tag, refusal)
@@ -175,7 +186,7 @@ async def move(connection: "ImapConnection", tag: bytes, command: c.Move) -> Non
         if target.id == selected.mailbox_id:
             raise Refusal(RefusalCode.CANNOT, "The messages are in that mailbox already")
         moved: list[placements.Copied] = []
-        for ranges in steps_of(parts, changes.UIDS_PER_STEP):
+        for ranges in steps_of(parts, changes.MOVED_PER_STEP):
             moved.append(
                 await connection.context.store.write(
                     account_id,
@@ -218,11 +229,16 @@ async def uid_expunge(connection: "ImapConnection", tag: bytes, command: c.UidEx
     connection.send(encode.tagged(tag, b"OK", "UID EXPUNGE completed"))
 
 
-async def _remove_deleted(connection: "ImapConnection", selected: Selected, only: SeqSet | None) -> None:
+async def _remove_deleted(
+    connection: "ImapConnection", selected: Selected, only: SeqSet | None, *, is_told: bool = True
+) -> None:
     snapshot = await connection.context.views.current(selected.view)
-    parts = list(snapshot.slices()) if only is None else list(snapshot.by_uid(only.normalised(snapshot.last_uid)))
-    deleted = [uid for part in parts for uid, bits in zip(part.uids, part.flags, strict=True) if bits & flags.DELETED]
-    step = changes.UIDS_PER_STEP
+    parts = snapshot.slices() if only is None else snapshot.by_uid(only.normalised(snapshot.last_uid))
+    deleted: list[int] = []
+    for part in parts:
+        deleted += [uid for uid, bits in zip(part.uids, part.flags, strict=True) if bits & flags.DELETED]
+        await asyncio.sleep(0)
+    step = changes.MOVED_PER_STEP
     for start in range(0, len(deleted), step):
         await connection.context.store.write(
             selected.account_id,
@@ -232,6 +248,8 @@ async def _remove_deleted(connection: "ImapConnection", selected: Selected, only
             tuple(changes.ranges_of(deleted[start : start + step])),
             _now(),
         )
+        if is_told:
+            await connection.sync(may_expunge=True)
 
 
 async def close(connection: "ImapConnection", tag: bytes, command: c.Close) -> None:
@@ -239,7 +257,7 @@ async def close(connection: "ImapConnection", tag: bytes, command: c.Close) -> N
     selected = connection.selected
     assert selected is not None
     if not selected.is_read_only:
-        await _remove_deleted(connection, selected, None)
+        await _remove_deleted(connection, selected, None, is_told=False)
     connection.selected = None
     connection.send(encode.tagged(tag, b"OK", "CLOSE completed"))
 

@@ -359,6 +359,8 @@ async def _contains(header: bytes, name: bytes, folded: str, pace: Pace) -> bool
         if len(value) <= FIELD_BYTES:
             if folded in field_text(value):
                 return True
+            if pace.is_over:
+                await pace.turn()
             continue
         for text in value_texts(value, len(folded)):
             if folded in text:

@@ -227,8 +227,8 @@ _SENT_DAY: Final = "SELECT id, sent_day FROM message m"
 _CORE: Final = "SELECT id, header_core FROM message m"
 # the id first, then the fields of StoredBlob; of a header only as much as it is long
 _HEADER: Final = (
-    "SELECT m.id, b.id, b.size, substr(i.bytes, 1, m.header_size), b.file, m.header_size FROM message m"
-    " LEFT JOIN blob b ON b.id = m.blob_id LEFT JOIN blob_inline i ON i.blob_id = b.id"
+    "SELECT m.id, b.id, b.size, substr(i.bytes, 1, CAST(m.header_size AS INTEGER)), b.file, m.header_size"
+    " FROM message m LEFT JOIN blob b ON b.id = m.blob_id LEFT JOIN blob_inline i ON i.blob_id = b.id"
 )
 _WHOLE: Final = (
     "SELECT m.id, b.id, b.size, i.bytes, b.file FROM message m"

@@ -5,6 +5,7 @@ from the one to the other. INV-8: removals are told only where a command permits
 snapshot stays as it is, and with it every sequence number.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
@@ -150,8 +151,9 @@ class Selected:
         if added:
             await self.claim_recent(added[0][0], added[-1][0] + 1)
             yield b"* %d EXISTS\r\n* %d RECENT\r\n" % (new.count, await self.recent_count())
-        for start in range(0, len(changed), RENDERED_A_TURN):
-            yield await self._changed_lines(new, changed[start : start + RENDERED_A_TURN], with_uid=with_uid)
+        for block in changed:
+            yield await self._changed_lines(new, block, with_uid=with_uid)
+            await asyncio.sleep(0)
 
     async def _changed_lines(self, new: Snapshot, changed: Sequence[tuple[int, int]], *, with_uid: bool) -> bytes:
         lines: list[bytes] = []
@@ -198,7 +200,10 @@ class Selected:
             self._snapshot = self._snapshot.with_flags(ranges, keep, add)
 
     async def learn(self, ranges: Sequence[UidRange]) -> Snapshot:
-        """Take over the stored flags of `ranges` (what was removed stays); the snapshot, whose lines are now owed."""
+        """Take over the stored flags of `ranges` (what was removed stays); the snapshot, whose lines are now owed.
+
+        Costs a step for each message of `ranges`: name a thousand at a time.
+        """
         old = await self.snapshot()
         new = await self._views.current(self.view)
         if new is old:
@@ -206,7 +211,7 @@ class Selected:
         removed, changed, added = old.difference(new)
         if not removed and not added:
             named = {uid for part in old.by_uid(ranges) for uid in part.uids}
-            if all(uid in named for uid, _ in changed):
+            if all(uid in named for block in changed for uid, _ in block):
                 self._snapshot = new  # the chunks, and what was rendered of them, are shared with the view again
                 return new
         rows = {uid: bits for part in new.by_uid(ranges) for uid, bits in zip(part.uids, part.flags, strict=True)}

@@ -15,6 +15,7 @@ from pochta.errors import Refusal, RefusalCode
 from pochta.proto.imap.view import Snapshot
 from pochta.store import changes, flags, placements
 from pochta.store.changes import UidRange
+from pochta.store.messages import UID_LIMIT
 from pochta.store.store import Store
 from pochta.store.tx import Tx
 
@@ -94,6 +95,11 @@ class Views:
         self._views: OrderedDict[tuple[int, int], View] = OrderedDict()
         self._keywords: dict[int, dict[int, str]] = {}
 
+    @property
+    def memory_bytes(self) -> int:
+        """What the snapshots kept take, about."""
+        return MESSAGE_BYTES * sum(one.snapshot.count for one in self._views.values() if one.snapshot is not None)
+
     def view(self, account_id: int, mailbox_id: int) -> View:
         """The mailbox's view; it may have no snapshot yet."""
         key = (account_id, mailbox_id)
@@ -145,14 +151,8 @@ class Views:
         back = await self._store.read(
             view.account_id, _read_removed, view.account_id, view.mailbox_id, mod_seq, uid_next
         )
-        kept = [
-            (uid, bits)
-            for part in now.slices()
-            for uid, bits in zip(part.uids, part.flags, strict=True)
-            if uid < uid_next
-        ]
-        rows = sorted([*kept, *back])
-        return Snapshot.of(array("I", [row[0] for row in rows]), array("q", [row[1] for row in rows]), mod_seq)
+        then = now.refreshed([(uid_next, UID_LIMIT)], [], mod_seq)
+        return then.refreshed([(uid, uid) for uid, _ in back], back, mod_seq)
 
     async def _load(self, view: View) -> Snapshot:
         uids, bits = array("I"), array("q")
@@ -183,15 +183,20 @@ class Views:
             news = _read_news(snapshot, view.account_id, view.mailbox_id, old.mod_seq)
             if news.ranges is None:
                 return await self._load(view)
-            found: list[tuple[int, int]] = []
+            # slice by slice: taking over a million flags in one step would hold the loop for half a second
             for first, last in news.ranges:
+                begin = first
                 async for rows in snapshot.slices(
                     "SELECT uid, flags FROM placement WHERE account_id = ? AND mailbox_id = ? AND uid BETWEEN ? AND ?"
                     " ORDER BY uid",
                     (view.account_id, view.mailbox_id, first, last),
                 ):
-                    found += rows
-        return old.refreshed(news.ranges, found, news.mod_seq)
+                    pairs: Sequence[tuple[int, int]] = rows
+                    old = old.refreshed([(begin, pairs[-1][0])], pairs, news.mod_seq)
+                    begin = pairs[-1][0] + 1
+                if begin <= last:
+                    old = old.refreshed([(begin, last)], [], news.mod_seq)
+        return Snapshot(old.chunks, news.mod_seq)
 
     def _drop_least_used(self, coming: int, keep: View) -> None:
         total = coming + sum(view.snapshot.count for view in self._views.values() if view.snapshot is not None)

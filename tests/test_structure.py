@@ -1,0 +1,395 @@
+"""What the project says of itself, held against the code: layers, sizes, purity, and every page that lists things."""
+
+import ast
+import importlib.util
+import re
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final, cast
+
+import pytest
+
+from pochta import config_page
+from pochta.errors import RefusalCode
+from pochta.proto.smtp.events import Hello
+from pochta.proto.smtp.limits import SmtpLimits
+from pochta.servers.imap.connection import ImapConnection
+from pochta.servers.refusal import REFUSALS
+from pochta.servers.smtp import SmtpConnection
+
+ROOT: Final = Path(__file__).parents[1]
+PACKAGE: Final = ROOT / "src" / "pochta"
+DOCS: Final = ROOT / "docs"
+MODULES: Final = sorted(PACKAGE.rglob("*.py"))
+
+MAX_MODULE_LINES: Final = 600
+MAX_FUNCTION_LINES: Final = 50
+# "store/postgres.py" or "store/postgres.py:connect", with the reason
+SIZE_EXCEPTIONS: Final[dict[str, str]] = {}
+
+# "module -> imported", with the reason: imports for types only that the table of ARCHITECTURE.md does not allow
+TYPE_ONLY: Final[dict[str, str]] = {}
+
+PURE: Final = ("proto", "mime", "sieve")
+IMPURE: Final = {"asyncio", "socket", "ssl", "time", "random", "os", "logging"}
+PROTOCOLS: Final = {"smtp", "imap", "pop3", "managesieve", "lmtp", "metrics"}
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).as_posix()
+
+
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+
+
+TREES: Final = {name_of(path): tree_of(path) for path in MODULES}
+
+
+def table(page: Path, heading: str, columns: int) -> list[list[str]]:
+    """The rows of the table under the line that begins with `heading`, without its head."""
+    lines = page.read_text(encoding="utf-8").split(f"\n{heading}", 1)[1].splitlines()[1:]
+    rows = [line for line in lines if line.startswith("|")]
+    split = [[cell.strip() for cell in re.split(r"(?<!\\)\|", row)[1:-1]] for row in rows]
+    assert {len(row) for row in split} == {columns}, page
+    return split[2:]
+
+
+# Layers
+
+
+def package_of(module: str) -> str:
+    """`store` for `pochta.store.lane`, `app` for `pochta.app`."""
+    return module.split(".")[1] if "." in module else ""
+
+
+def imports(tree: ast.Module) -> Iterator[tuple[str, bool]]:
+    """(module, only for types?) of every import, `from a import b` as `a.b`."""
+    type_only = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [one.name for one in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, "imports are absolute"
+            names = [f"{node.module}.{one.name}" for one in node.names]
+        else:
+            continue
+        for name in names:
+            yield name, id(node) in type_only
+
+
+def allowed_imports() -> dict[str, set[str]]:
+    rows = table(ROOT / "ARCHITECTURE.md", "## Who may import whom", 2)
+    return {package: {one.strip() for one in names.split(",")} - {""} for package, names in rows}
+
+
+ALLOWED: Final = allowed_imports()
+
+
+def test_table_of_layers_has_every_package_and_no_other() -> None:
+    found = {name.split("/")[0].removesuffix(".py") for name in TREES} - {"__init__"}
+    assert found == set(ALLOWED)
+    assert {one for names in ALLOWED.values() for one in names} <= found
+
+
+def test_table_of_layers_has_no_circle() -> None:
+    left = dict(ALLOWED)
+    while left:
+        free = {package for package, names in left.items() if not names & left.keys()}
+        assert free, f"these import each other: {sorted(left)}"
+        left = {package: names for package, names in left.items() if package not in free}
+
+
+def module_imports() -> Iterator[tuple[str, str, bool]]:
+    """(file, what of pochta it imports, only for types?)."""
+    for name, tree in TREES.items():
+        for imported, is_type_only in imports(tree):
+            if imported.startswith("pochta.") and imported != "pochta.__version__":
+                yield name, imported, is_type_only
+
+
+def test_imports_keep_to_the_table() -> None:
+    wrong, looks_up = [], set()
+    for name, imported, is_type_only in module_imports():
+        own, other = name.split("/")[0].removesuffix(".py"), package_of(imported)
+        if other == own or other in ALLOWED[own]:
+            continue
+        if is_type_only:
+            looks_up.add(f"{name} -> {imported}")
+        else:
+            wrong.append(f"{name} -> {imported}")
+    assert wrong == []
+    assert looks_up == set(TYPE_ONLY)
+
+
+def test_protocols_do_not_import_each_other() -> None:
+    wrong = []
+    for name, imported, _ in module_imports():
+        own, other = name.removesuffix(".py").split("/"), imported.split(".")[1:]
+        same_package = own[0] == other[0] and own[0] in ("servers", "proto")
+        if same_package and len(own) > 1 and len(other) > 1:
+            parts = {own[1], other[1]}
+            if len(parts) == 2 and parts <= PROTOCOLS:
+                wrong.append(f"{name} -> {imported}")
+    assert wrong == []
+
+
+@pytest.mark.parametrize("package", [one for one in PURE if one in ALLOWED])
+def test_pure_packages_do_no_io(package: str) -> None:
+    found = [
+        f"{name} -> {imported}"
+        for name, tree in TREES.items()
+        if name.startswith(f"{package}/")
+        for imported, _ in imports(tree)
+        if imported.split(".")[0] in IMPURE
+    ]
+    assert found == []
+
+
+def test_time_and_randomness_come_from_the_clock() -> None:
+    sources = {"time", "random", "secrets", "uuid"}
+    found = {name for name, tree in TREES.items() for one, _ in imports(tree) if one.split(".")[0] in sources}
+    assert found == {"clock.py"}
+
+
+def test_nobody_imports_sqlite3() -> None:
+    paths = [path for folder in ("src", "tests", "tools", "bench") for path in (ROOT / folder).rglob("*.py")]
+    found = [str(path) for path in paths for one, _ in imports(tree_of(path)) if one.split(".")[0] == "sqlite3"]
+    assert found == []
+
+
+# Sizes
+
+
+def functions(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    return (one for one in ast.walk(tree) if isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef))
+
+
+def too_large() -> dict[str, int]:
+    found = {}
+    for path in MODULES:
+        lines = path.read_text(encoding="utf-8").count("\n")
+        if lines > MAX_MODULE_LINES:
+            found[name_of(path)] = lines
+        for one in functions(TREES[name_of(path)]):
+            length = (one.end_lineno or one.lineno) - one.lineno + 1
+            if length > MAX_FUNCTION_LINES:
+                found[f"{name_of(path)}:{one.name}"] = length
+    return found
+
+
+def test_modules_and_functions_are_small() -> None:
+    found = too_large()
+    assert {name: size for name, size in found.items() if name not in SIZE_EXCEPTIONS} == {}
+    assert set(SIZE_EXCEPTIONS) <= set(found), "no exception is needed any more"
+
+
+# Marks in the code
+
+REASON: Final = {
+    "noqa": re.compile(r"#\s*noqa: [A-Z0-9, ]+ - \S"),
+    "type: ignore": re.compile(r"#\s*type: ignore\[[a-z, -]+\]\s+# \S"),
+}
+
+
+def lines_with(words: tuple[str, ...], *folders: str) -> Iterator[tuple[str, str]]:
+    for folder in folders:
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+                if path != Path(__file__) and any(word in line for word in words):
+                    yield f"{path.relative_to(ROOT)}:{number}", line
+
+
+@pytest.mark.parametrize("mark", REASON)
+def test_exceptions_for_the_checkers_have_a_reason(mark: str) -> None:
+    found = [where for where, line in lines_with((f"# {mark}",), "src", "tools") if not REASON[mark].search(line)]
+    assert found == []
+
+
+def test_nothing_is_left_for_later() -> None:
+    assert list(lines_with(("TODO", "FIXME", "XXX"), "src", "tests", "tools")) == []
+
+
+# Store functions
+
+
+def module_level(tree: ast.Module) -> set[str]:
+    """Names that a module defines or imports at its top."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names |= {one.asname or one.name.split(".")[0] for one in node.names}
+    return names | {one.name for one in tree.body if isinstance(one, ast.FunctionDef)}
+
+
+def written_functions(tree: ast.Module) -> Iterator[tuple[ast.Call, ast.expr]]:
+    """(call, the function) of every `store.write(account_id, fn, ...)` and of the command line's `write(ctx, fn, ...)`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and len(node.args) >= 2:
+            called = ast.unparse(node.func)
+            if called == "write" or re.search(r"(^|[._])store\.write$", called):
+                yield node, node.args[1]
+
+
+def test_functions_of_the_write_lane_are_module_level() -> None:
+    wrong, count = [], 0
+    for name, tree in TREES.items():
+        known = module_level(tree)
+        parameters = {
+            one.arg for function in functions(tree) for one in (*function.args.args, *function.args.posonlyargs)
+        }
+        for call, given in written_functions(tree):
+            count += 1
+            base = given.value if isinstance(given, ast.Attribute) else given
+            # a parameter is handed on: whoever gave it is looked at here too, or by Store itself
+            if not (isinstance(base, ast.Name) and base.id in known | parameters):
+                wrong.append(f"{name}:{call.lineno}: {ast.unparse(given)}")
+    assert count > 20, "the calls are not found any more"
+    assert wrong == []
+
+
+# Pages
+
+
+def test_settings_page_is_current() -> None:
+    assert (DOCS / "settings.md").read_text(encoding="utf-8") == config_page.settings_page()
+
+
+def test_every_refusal_has_an_answer() -> None:
+    assert set(REFUSALS) == set(RefusalCode)
+
+
+def logged_events() -> dict[str, set[str]]:
+    """Every event of the code with its fields."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for name, tree in TREES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "log.event":
+                event = node.args[0]
+                assert isinstance(event, ast.Constant), f"{name}:{node.lineno}: the name of an event is written out"
+                assert all(one.arg for one in node.keywords), f"{name}:{node.lineno}: fields are written out"
+                found[str(event.value)] |= {str(one.arg) for one in node.keywords}
+    return dict(found)
+
+
+def test_events_page_has_every_event_with_its_fields() -> None:
+    rows = table(DOCS / "events.md", "One line", 3)
+    listed = {row[0].strip("`"): {one.strip() for one in row[1].split(",")} - {""} for row in rows}
+    assert listed == logged_events()
+    assert [row[0] for row in rows] == sorted(row[0] for row in rows)
+    assert all(row[2].endswith(".") for row in rows)
+
+
+def test_events_are_named_by_area_and_what_happened() -> None:
+    assert [one for one in logged_events() if not re.fullmatch(r"bug|[a-z]+(\.[a-z_]+){1,2}", one)] == []
+
+
+def advertised_by_imap() -> set[str]:
+    """Every capability, over the states a connection can be in."""
+    found: set[str] = set()
+    for offers_starttls, is_secure, account_id in (
+        (True, False, 0),
+        (False, True, 0),
+        (False, False, 0),
+        (False, True, 1),
+    ):
+        # Any: what is advertised asks nothing of the server around it
+        connection = ImapConnection(cast(Any, None), offers_starttls=offers_starttls, allows_plaintext_auth=False)
+        connection.is_secure, connection.account_id = is_secure, account_id
+        found |= set(connection.capabilities().decode().split())
+    return found
+
+
+class _Context:
+    hostname = "mail.example.org"
+    limits = SmtpLimits(max_message_bytes=1000, max_recipients=100)
+
+
+def advertised_by_smtp() -> set[str]:
+    """Every EHLO keyword, in the clear and under TLS."""
+    found: set[str] = set()
+    for is_secure in (False, True):
+        engine = SmtpConnection(cast(Any, _Context()), offers_starttls=True).engine  # Any: as above
+        engine.is_secure = is_secure
+        engine.greet()
+        engine.receive_data(b"EHLO client.example\r\n")
+        assert isinstance(engine.next_event(), Hello)
+        engine.accept()
+        lines = engine.data_to_send().decode().splitlines()[2:]  # behind the greeting and our name
+        found |= {line[4:].split()[0] for line in lines}
+    return found
+
+
+def test_capabilities_page_has_everything_advertised() -> None:
+    rows = table(DOCS / "capabilities.md", "One row", 4)
+    listed = {(row[0], row[1].strip("`")) for row in rows}
+    assert listed == {("IMAP", one) for one in advertised_by_imap()} | {("SMTP", one) for one in advertised_by_smtp()}
+
+
+def test_capabilities_name_a_test_that_speaks_of_them() -> None:
+    for protocol, word, rfcs, file in table(DOCS / "capabilities.md", "One row", 4):
+        text = (ROOT / file.strip("`")).read_text(encoding="utf-8")
+        assert word.strip("`") in text, (protocol, word, file)
+        assert re.fullmatch(r"RFC \d+( §[\d.]+)?(, RFC \d+( §[\d.]+)?)*|draft-[a-z0-9-]+", rfcs), rfcs
+
+
+# Conformance
+
+
+def load_tool(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+conformance: Final = load_tool("conformance")
+
+
+def test_conformance_page_is_current() -> None:
+    assert conformance.PAGE.read_text(encoding="utf-8") == conformance.page(conformance.cited())
+
+
+def test_cited_sections_exist() -> None:
+    wrong, unknown = conformance.check_sections(conformance.cited(), conformance.texts())
+    assert wrong == []
+    assert len(unknown) < 25, "nearly nothing was looked up"
+
+
+def test_a_section_that_does_not_exist_is_found(tmp_path: Path) -> None:
+    (tmp_path / "rfc5321.txt").write_text(
+        "1.  Introduction\n\n4.5.2.  Transparency\n\n   3. an item\nAppendix B.  Names\n"
+    )
+    source = '# RFC 5321 §4.5.2: dots\n# DEVIATES RFC 5321 §3.3 and §4.5.3: why\nX = "RFC 5321 §B, RFC 9999 §1"\n'
+    package = tmp_path / "src" / "pochta"
+    package.mkdir(parents=True)
+    (package / "a.py").write_text(source)
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "test_a.py").write_text('@pytest.mark.rfc(5321, "4.5.2")\ndef test_dots(): ...\n')
+    found = conformance.cited(tmp_path)
+    assert conformance.check_sections(found, tmp_path) == (
+        ["RFC 5321 has no §3.3: a.py", "RFC 5321 has no §4.5.3: a.py"],
+        [9999],
+    )
+    page = conformance.page(found)
+    assert "| 4.5.2 | shown | `a.py` | `tests/test_a.py::test_dots` |" in page
+    assert "| 3.3 | deviates | `a.py` |  |" in page
+
+
+def test_without_the_texts_the_check_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("POCHTA_RFC", str(tmp_path / "nowhere"))
+    assert conformance.main(["--check"]) == 2
+    assert "name their folder in POCHTA_RFC" in capsys.readouterr().err
