@@ -22,6 +22,7 @@ from pochta.servers.imap.views import Views
 from pochta.servers.metrics import MetricsConnection, MetricsContext
 from pochta.servers.smtp import SmtpConnection, SmtpContext
 from pochta.status.worker import Sources, StatusSocket
+from pochta.store import leases
 from pochta.store.checkpoint import Checkpointer
 from pochta.store.leases import Fence, LeaseHolder
 from pochta.store.store import Store
@@ -31,7 +32,6 @@ from pochta.store.tx import Hint
 DRAIN_S: Final = 7.0  # for commands under way; the supervisor kills after 9
 KEEP_ALIVE_S: Final = 120.0  # what idling clients hear; home routers forget a silent connection after about 5 minutes
 LAG_CHECK_S: Final = 0.1
-BACKGROUND_LEASE: Final = "background"
 LAG_BREACH_S: Final = 0.010  # INV-12
 
 _REFUSALS: Final = {
@@ -63,7 +63,7 @@ class App:
         self.smtp_connections: set[SmtpConnection] = set()
         self.metrics_connections: set[MetricsConnection] = set()
         self.loop_lag = LoopLag()
-        self.background = LeaseHolder(self.store, BACKGROUND_LEASE, self._work_in_background, on_error=report_bug)
+        self.background = LeaseHolder(self.store, leases.BACKGROUND, self._work_in_background, on_error=report_bug)
         self._listeners = listeners
         self._acceptors: list[Acceptor] = []
         self._status: StatusSocket | None = None

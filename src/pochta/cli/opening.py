@@ -39,7 +39,7 @@ def with_store(ctx: click.Context, use: "Callable[[Store], Awaitable[R]]") -> R:
     import asyncio
 
     # Loaded now: the owner of the data may not be able to read the program's files.
-    import pochta.store.store  # noqa: F401
+    import pochta.store.store  # noqa: F401 - loaded for its effect
 
     data_dir = settings_of(ctx).data_dir
 

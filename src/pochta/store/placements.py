@@ -58,16 +58,7 @@ def set_flags(
     else:
         bits = system_flags | flags.keyword_bits(tx, account_id, keywords)
     keep, add = mask(mode, bits)
-    changed: list[int] = []
-    unseen = deleted = 0
-    for first, last in ranges:
-        args = (account_id, mailbox_id, first, last)
-        for uid, old in tx.rows(f"SELECT uid, flags FROM placement WHERE {_IN_RANGE}", args):
-            new = old & keep | add
-            if new != old:
-                changed.append(uid)
-                unseen += (old & flags.SEEN) - (new & flags.SEEN)
-                deleted += (new & flags.DELETED) - (old & flags.DELETED)
+    changed, unseen, deleted = _would_change(tx, account_id, mailbox_id, ranges, keep, add)
     if not changed:
         return 0
     mod_seq = changes.next_mod_seq(tx, account_id)
@@ -80,12 +71,27 @@ def set_flags(
     tx.run(
         "UPDATE mailbox SET unseen_count = unseen_count + ?, deleted_count = deleted_count + ?, mod_seq = ?,"
         " counts_mod_seq = CASE WHEN ? = 0 THEN counts_mod_seq ELSE ? END WHERE account_id = ? AND id = ?",
-        (unseen, deleted // flags.DELETED, mod_seq, unseen, mod_seq, account_id, mailbox_id),
+        (unseen, deleted, mod_seq, unseen, mod_seq, account_id, mailbox_id),
     )
     uids = changes.encode_ranges(changed)
     changes.record(tx, account_id, mod_seq, mailbox_id, changes.Kind.FLAGS, uids, now=now)
     tx.hint(account_id, mod_seq)
     return mod_seq
+
+
+def _would_change(
+    tx: Tx, account_id: int, mailbox_id: int, ranges: Sequence[UidRange], keep: int, add: int
+) -> tuple[list[int], int, int]:
+    """(uids whose flags `old & keep | add` changes, how many more are unseen then, how many more deleted)."""
+    changed: list[int] = []
+    unseen = deleted = 0
+    for uid, old in flags_of(tx, account_id, mailbox_id, ranges):
+        new = old & keep | add
+        if new != old:
+            changed.append(uid)
+            unseen += (old & flags.SEEN) - (new & flags.SEEN)
+            deleted += (new & flags.DELETED) - (old & flags.DELETED)
+    return changed, unseen, deleted // flags.DELETED
 
 
 def mask(mode: FlagMode, bits: int) -> tuple[int, int]:
