@@ -14,7 +14,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from random import Random  # a test's own, seeded
+from random import Random  # noqa: TID251 - seeded by the test, so that a failure can be had again
 from typing import Any, NamedTuple
 
 import apsw
@@ -34,21 +34,27 @@ class Event(NamedTuple):
 
 
 class Disk:
-    """The record of one data folder. `before_change(kind)` is called before each change and may raise."""
+    """The record of one data folder. `before_change(kind)` is called before each change and may raise.
 
-    def __init__(self, folder: Path) -> None:
+    `is_default`: every database that is opened without a VFS of its own is opened on this one.
+    """
+
+    def __init__(self, folder: Path, *, is_default: bool = False) -> None:
         self.folder = folder
         self.events: list[Event] = []
         self.changes = 0
         self.before_change: Callable[[str], None] = lambda kind: None
         self.vfs = f"crash-{next(_names)}"
-        self._registered = _Vfs(self)
+        self._default_before = apsw.vfs_names()[0] if is_default else ""
+        self._registered = _Vfs(self, is_default=is_default)
 
     def __enter__(self) -> "Disk":
         return self
 
     def __exit__(self, *_: object) -> None:
         self._registered.unregister()
+        if self._default_before:
+            apsw.set_default_vfs(self._default_before)
 
     def name_of(self, path: str) -> str:
         return os.path.relpath(path, self.folder)
@@ -64,8 +70,8 @@ class Disk:
 
 
 class _Vfs(apsw.VFS):
-    def __init__(self, disk: Disk) -> None:
-        super().__init__(disk.vfs, _REAL)
+    def __init__(self, disk: Disk, *, is_default: bool) -> None:
+        super().__init__(disk.vfs, _REAL, makedefault=is_default)
         self._disk = disk
 
     def xOpen(self, name: Any, flags: list[int]) -> "_File":

@@ -67,7 +67,7 @@ def _read(connection: apsw.Connection) -> Seen:
     for account_id, address, mod_seq in tx.rows("SELECT id, address, mod_seq FROM account"):
         account = address.partition("@")[0]
         seen.mod_seq[account] = mod_seq
-        names = {bit: name for bit, name in _NAMES}
+        names = dict(_NAMES)
         for mailbox in mailboxes.list_all(tx, account_id):
             if mailbox.path in MAILBOXES:
                 place = account, mailbox.path
@@ -128,9 +128,7 @@ class Ledger:
         assert +actual == +expected, {key: (expected[key], actual[key]) for key in actual | expected}
 
     def _compare_flags(self, found: Seen, done: Sequence[Effect], open_: Sequence[Effect]) -> None:
-        allowed = {
-            (place, uid): [row[1]] for place, rows in self.seen.rows.items() for uid, row in rows.items()
-        }
+        allowed = {(place, uid): [row[1]] for place, rows in self.seen.rows.items() for uid, row in rows.items()}
         for effect in done:
             allowed.update({key: [new] for key, new in effect.flags.items()})
         for effect in open_:

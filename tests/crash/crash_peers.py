@@ -10,7 +10,7 @@ import select
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from random import Random  # a test's own, seeded
+from random import Random  # noqa: TID251 - seeded by the test, so that a failure can be had again
 
 from crash_server import DEADLINE_S, DOMAIN, PASSWORD
 
@@ -18,7 +18,7 @@ Place = tuple[str, str]  # account, mailbox
 
 FILE_BYTES = 70_000  # past what stands in the database: bytes in a file of their own
 _COPYUID = re.compile(rb"\[COPYUID (\d+) (\d+) (\d+)\]")
-_NOOP_DONE = re.compile(rb"(?s)\A.*?(?:\A|\r\n)n OK [^\r\n]*\r\n")
+_NEWS_DONE = re.compile(rb"(?s)\A.*?(?:\A|\r\n)n OK [^\r\n]*\r\n")
 _APPENDUID = re.compile(rb"\[APPENDUID (\d+) (\d+)\]")
 
 
@@ -73,18 +73,19 @@ class Wire:
     def poll(self) -> None:
         """Take what has arrived, without waiting."""
         while not self.is_lost and select.select([self.socket], [], [], 0)[0]:
-            self._receive()
+            self.receive()
 
     def wait_for(self, pattern: "re.Pattern[bytes]") -> "re.Match[bytes]":
         """The first match in what is received; what comes up to its end is forgotten. Raises: Lost."""
         while not (match := pattern.search(self.received)):
             if self.is_lost:
                 raise Lost
-            self._receive()
+            self.receive()
         self.received = self.received[match.end() :]
         return match
 
-    def _receive(self) -> None:
+    def receive(self) -> None:
+        """Wait for more; at the end `is_lost`."""
         try:
             data = self.socket.recv(1 << 20)
         except ConnectionError:
@@ -215,11 +216,20 @@ class ImapPeer(Peer):
         self.effect = Effect({((self.account, mailbox), subject): 1, ((self.account, "INBOX"), subject): -1})
         self._command(b"UID MOVE %d %b" % (uid, mailbox.encode()))
 
+    def prepare_expunge(self, uid: int, subject: str, flags: frozenset[str]) -> None:
+        place = self.account, "INBOX"
+        self._forget_news()
+        assert self.wire is not None
+        self.wire.send(b"n UID STORE %d +FLAGS.SILENT (\\Deleted)\r\n" % uid)
+        self.wire.wait_for(_NEWS_DONE)
+        self._command(b"UID EXPUNGE %d" % uid)
+        self.effect = Effect({(place, subject): -1}, {(place, uid): flags | {"\\Deleted"}})
+
     def _forget_news(self) -> None:
         """The session is told of what other sessions did: a command works on what its client knows."""
         assert self.wire is not None
         self.wire.send(b"n NOOP\r\n")
-        self.wire.wait_for(_NOOP_DONE)
+        self.wire.wait_for(_NEWS_DONE)
 
     def _command(self, command: bytes) -> None:
         self._forget_news()

@@ -7,6 +7,7 @@ the outcome of the first k changes for some k. `outcomes` knows all of those.
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ class Op:
     fn: Callable[..., Any]
     args: tuple[Any, ...]
     is_durable: bool = True
+    in_thread: bool = False
     file: bytes | None = None
 
     async def args_in(self, store: Store) -> tuple[Any, ...]:
@@ -116,7 +118,7 @@ SCRIPT: tuple[Step, ...] = (
     [Op(mailboxes.create, (ANNA, "Work/Old", NOW))],
     CHECKPOINT,
     [Op(append, (ANNA, "Work", new_message("5", len(large("5"))), "$Label"), file=large("5"))],
-    [Op(copy, (ANNA, "INBOX", 1, 3, "Work/Old"))],
+    [Op(copy, (ANNA, "INBOX", 1, 3, "Work/Old"), in_thread=True), deliver("7", BERT)],
     [flag("Work/Old", 1, 1, flags.DELETED), flag("INBOX", 3, 3, flags.DELETED)],
     [Op(move, (ANNA, "INBOX", 2, 2, "Work"))],
     [Op(expunge, (ANNA, "INBOX")), deliver("6", BERT, ANNA)],
@@ -170,8 +172,8 @@ async def play(
                 future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
                 future.set_exception(sqlite.as_try_later(args))  # type: ignore[arg-type]  # an OSError
             else:
-                future = store.write(ANNA, op.fn, *args, durable=op.is_durable)
-            future.add_done_callback(lambda done, number=number: on_answer(number, done))
+                future = store.write(ANNA, op.fn, *args, durable=op.is_durable, in_thread=op.in_thread)
+            future.add_done_callback(partial(on_answer, number))
             futures.append(future)
         async with asyncio.timeout(30):  # a write that is never answered is a bug, not a long wait
             results = await asyncio.gather(*futures, return_exceptions=True)
@@ -198,7 +200,9 @@ def dump(data_dir: Path) -> Dump:
     """All that the store holds, bytes of files by their content; a file that is missing raises."""
     connection = sqlite.connect(data_dir / sqlite.DATABASE_NAME, writable=False)
     try:
-        rows = [(name, *row) for name in _TABLES for row in sorted(connection.execute(f"SELECT * FROM {name}"), key=repr)]
+        rows = [
+            (name, *row) for name in _TABLES for row in sorted(connection.execute(f"SELECT * FROM {name}"), key=repr)
+        ]
         found = connection.execute(
             "SELECT b.id, b.size, i.bytes, b.file FROM blob b LEFT JOIN blob_inline i ON i.blob_id = b.id ORDER BY b.id"
         )

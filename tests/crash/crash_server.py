@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -24,7 +25,7 @@ PASSWORD = "secret"
 NOW = 1_750_000_000
 DEADLINE_S = 60.0  # of every wait: what takes so long never happens
 
-_READY = re.compile(r" serve\.ready .*listeners=\"smtp=127\.0\.0\.1:(\d+) imap=127\.0\.0\.1:(\d+)\"")
+_PORT = re.compile(r"(?m)^(smtp|imap)\b.*:(\d+)$")  # in the ready file
 _WATCHED = re.compile(r" ino:([0-9a-f]+) ")
 _ESTABLISHED, _LISTEN = "01", "0A"  # as /proc/net/tcp writes them
 
@@ -86,19 +87,24 @@ class ServerProcess:
     def start(self) -> None:
         """Returns once every worker accepts connections."""
         assert self.process is None
+        ready_file = self.folder / "ready"
+        ready_file.unlink(missing_ok=True)
         with self._log_path.open("ab") as log:
-            begin = log.tell()
-            self.process = subprocess.Popen(self.command("serve"), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log)
-        found: list[re.Match[str]] = []
+            self.process = subprocess.Popen(
+                self.command("serve", "--ready-file", str(ready_file)),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+            )
+        process = self.process
 
         def is_ready() -> bool:
-            assert self.process is not None
-            assert self.process.poll() is None, self.log()[begin:]
-            found[:] = _READY.finditer(self.log()[begin:])
-            return bool(found)
+            assert process.poll() is None, self.log()[-5000:]
+            return ready_file.exists()
 
         wait_until(is_ready, "the server never became ready")
-        self.smtp, self.imap = ("127.0.0.1", int(found[-1][1])), ("127.0.0.1", int(found[-1][2]))
+        ports = {protocol: int(port) for protocol, port in _PORT.findall(ready_file.read_text())}
+        self.smtp, self.imap = ("127.0.0.1", ports["smtp"]), ("127.0.0.1", ports["imap"])
 
     def log(self) -> str:
         return self._log_path.read_text()
@@ -144,10 +150,8 @@ class ServerProcess:
 
 
 def _kill(pid: int) -> None:
-    try:
+    with suppress(ProcessLookupError):  # the end of its life-line was quicker
         os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass  # the end of its life-line was quicker
 
 
 def _is_alive(pid: int) -> bool:

@@ -10,7 +10,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from random import Random  # the test's own, seeded
+from random import Random  # noqa: TID251 - seeded by the test, so that a failure can be had again
 
 import pytest
 from crash_ledger import Ledger, look, look_into
@@ -18,6 +18,7 @@ from crash_peers import Effect, ImapPeer, Peer, SmtpPeer
 from crash_server import ServerProcess, inodes_by_peer_port, sockets_of, wait_until
 
 from pochta.store import check
+from pochta.store.invariants import Severity
 from pochta.store.sqlite import DATABASE_NAME
 
 ACCOUNTS = ("anna", "bert", "cleo")
@@ -43,6 +44,10 @@ class Load:
         self.in_flight_at_kills: list[int] = []
         self._subjects = 0
         self._taken: set[tuple[str, str]] = set()
+
+    def close(self) -> None:
+        for peer in self.peers:
+            peer.close()
 
     def new_subject(self) -> str:
         self._subjects += 1
@@ -90,28 +95,34 @@ class Load:
         random = self.random
         rows = self.ledger.seen.rows.get((peer.account, "INBOX"), {})
         uids = [uid for uid, (subject, _) in rows.items() if (peer.account, subject) not in self._taken]
-        kind = random.choice(("append", "store", "store", "copy", "move"))
+        kind = random.choice(("append", "store", "store", "copy", "move", "expunge"))
         if kind == "append" or not uids:
             peer.prepare_append(self.new_subject(), random.choice(("INBOX", "Archive")))
             return
         uid = random.choice(uids)
-        subject = rows[uid][0]
+        subject, flags = rows[uid]
         self._taken.add((peer.account, subject))
         if kind == "store":
             names = ("\\Seen", "\\Answered", "\\Flagged", "\\Draft")
             peer.prepare_store(uid, frozenset(random.sample(names, random.randrange(5))))
         elif kind == "copy":
             peer.prepare_copy(uid, subject, "Archive")
+        elif kind == "expunge":
+            peer.prepare_expunge(uid, subject, flags)
         else:
             peer.prepare_move(uid, subject, "Archive")
 
-    def fire(self, victims: Sequence[int]) -> bool:
-        """Let all go and wait for the moment of the kill; whether enough messages of the victims are in flight then."""
+    def fire(self, victims: Sequence[int], *, is_hasty: bool = False) -> bool:
+        """Let all go and wait for the moment of the kill; whether enough messages of the victims are in flight then.
+
+        `is_hasty`: the victims' messages go last, and the moment is at once.
+        """
         random = self.random
-        for peer in random.sample(self.peers, len(self.peers)):
-            peer.fire()
         mine = [peer for peer in self.peers if peer.worker in victims]
-        kind = random.randrange(3)
+        order = random.sample(self.peers, len(self.peers))
+        for peer in sorted(order, key=lambda peer: is_hasty and peer in mine and peer.effect.is_message):
+            peer.fire()
+        kind = 0 if is_hasty else random.randrange(3)
         until = time.monotonic() + (random.uniform(0, LATEST_KILL_S) if kind == 1 else 0)
         while kind and time.monotonic() < until:
             _poll(self.peers)
@@ -155,7 +166,7 @@ def _answers(peers: Sequence[Peer]) -> int:
 
 
 def errors_of(data_dir: Path) -> list[str]:
-    return [str(one) for one in check.check(data_dir) if one.severity is check.Severity.ERROR]
+    return [str(one) for one in check.check(data_dir) if one.severity is Severity.ERROR]
 
 
 def check_copy(data_dir: Path, to: Path) -> None:
@@ -175,6 +186,7 @@ def run(folder: Path, *, seed: int, kills: int) -> Load:
         server.start()
         load = Load(server, Random(seed))
         rounds = 0
+        is_late = False  # the last round was over before it could be killed: this disk is quick
         while len(load.in_flight_at_kills) < kills:
             rounds += 1
             assert rounds <= 3 * kills + 10, load.in_flight_at_kills
@@ -187,7 +199,8 @@ def run(folder: Path, *, seed: int, kills: int) -> Load:
             workers = server.worker_pids()
             is_group = len(load.in_flight_at_kills) % 3 == 2
             victims = workers if is_group else [load.random.choice(workers)]
-            if load.fire(victims):
+            is_late = not load.fire(victims, is_hasty=is_late)
+            if not is_late:
                 kill(server, victims, is_group=is_group)
                 in_flight = load.collect(victims)
                 if in_flight >= IN_FLIGHT:
@@ -196,6 +209,7 @@ def run(folder: Path, *, seed: int, kills: int) -> Load:
             else:
                 assert load.collect([]) == 0
             load.settle()
+        load.close()
         server.stop()
     assert errors_of(server.data_dir) == []
     return load
@@ -222,11 +236,9 @@ def after_kill(server: ServerProcess, copy: Path, *, is_group: bool) -> None:
 
 
 def assert_worth(load: Load) -> None:
-    """The run has shown what it is there for."""
-    ledger = load.ledger
+    """The run has shown what it is there for: kills amid deliveries, and deliveries that went well."""
     assert min(load.in_flight_at_kills) >= IN_FLIGHT
-    assert ledger.answered > 0
-    assert ledger.unanswered_applied <= ledger.unanswered
+    assert load.ledger.answered >= len(load.in_flight_at_kills) * IN_FLIGHT
 
 
 def test_nothing_is_lost_when_workers_are_killed(tmp_path: Path) -> None:

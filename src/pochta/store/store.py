@@ -211,9 +211,10 @@ class Store:
         seen = self.data_version()
         while True:
             await asyncio.sleep(POLL_S)
-            if self._is_wal_dirty:
-                await asyncio.to_thread(self._sync_wal)
             version = self.data_version()
+            if self._is_wal_dirty or version != seen:
+                # others' commits too: whoever made them may have been killed before its own turn
+                await asyncio.to_thread(self._sync_wal)
             if version != seen:
                 seen = version
                 self.hints.tell_here([ANYTHING])
