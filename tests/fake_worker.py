@@ -33,10 +33,13 @@ def main() -> None:
         with open(settings["tls"]["certificate"]) as certificate:
             about["certificate"] = certificate.read()
     with selectors.DefaultSelector() as selector:
+        selector.register(line, selectors.EVENT_READ)
         for fd in brief["fds"]:
             selector.register(socket.socket(fileno=fd), selectors.EVENT_READ)
         while True:
             for key, _ in selector.select():
+                if key.fileobj is line:  # its end of file: the supervisor is gone
+                    return
                 try:
                     peer, _ = key.fileobj.accept()  # type: ignore[union-attr]
                 except BlockingIOError:

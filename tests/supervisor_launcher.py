@@ -1,4 +1,4 @@
-"""Runs a supervisor as its own process, as `argv[1]` (JSON) orders: what a starter and its surroundings would do first."""
+"""Runs a supervisor as its own process, and before it what `argv[1]` (JSON) orders of its surroundings."""
 
 import json
 import os
@@ -12,6 +12,7 @@ from pochta.errors import SetupError
 
 def main() -> int:
     order = json.loads(sys.argv[1])
+    "".encode("unicode_escape")  # the log's; a user to become may not be able to read the folder of this interpreter
     if order["inherited_fd"] is not None:  # as sd_listen_fds(3) has it: from 3 on, for this very process
         os.dup2(order["inherited_fd"], 3)
         os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1")
@@ -27,7 +28,7 @@ def main() -> int:
             ready_file=Path(order["ready_file"]),
             prepare=lambda: log.event("test.prepare", uid=os.geteuid()),
             finish=lambda: log.event("test.finish"),
-            worker_command=[sys.executable, str(Path(__file__).with_name("fake_worker.py"))],
+            worker_command=order["worker"],
         )
     except SetupError as error:
         print(f"pochta: {error}", file=sys.stderr)  # noqa: T201 - as the command line says it

@@ -1,8 +1,11 @@
 """Servers as processes of their own: started, listened to by their events, and ended."""
 
+import contextlib
 import json
 import os
 import select
+import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -91,6 +94,8 @@ class Server:
             self.process.kill()
         self.process.wait()
         for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
             wait_gone(pid)
         if self.process.stderr is not None:
             self.process.stderr.close()
@@ -125,9 +130,10 @@ def launch(
     config: Path,
     *,
     environ: dict[str, str] | None = None,
-    constants: dict[str, float] | None = None,
+    constants: dict[str, object] | None = None,
     inherited_fd: int | None = None,
     nofile: int | None = None,
+    interpreter: str = sys.executable,
 ) -> Server:
     """A supervisor with fake workers."""
     ready_file = config.with_name("ready")
@@ -137,7 +143,9 @@ def launch(
         "constants": constants or {},
         "inherited_fd": inherited_fd,
         "nofile": nofile,
+        "worker": [interpreter, str(config.with_name("fake_worker.py"))],
     }
+    shutil.copy(TESTS / "fake_worker.py", config.parent)  # where any user can read it
     command = [sys.executable, "-P", str(TESTS / "supervisor_launcher.py"), json.dumps(order)]
     return Server(command, ready_file, environ or {}, () if inherited_fd is None else (inherited_fd,))
 

@@ -314,7 +314,7 @@ def test_a_named_file_that_is_not_there_is_not_passed_over(tmp_path: Path, monke
 
 
 def test_the_usual_places() -> None:
-    assert config.DEFAULT_PATHS == (Path("pochta.toml"), Path("/etc/pochta/pochta.toml"))
+    assert (Path("pochta.toml"), Path("/etc/pochta/pochta.toml")) == config.DEFAULT_PATHS
 
 
 def test_a_worker_gets_the_settings_as_they_were(tmp_path: Path) -> None:

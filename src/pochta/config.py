@@ -8,6 +8,7 @@ wrong, remedy.
 import difflib
 import os
 import re
+import sys
 import tomllib
 from collections.abc import Mapping
 from enum import StrEnum
@@ -253,7 +254,9 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 def default_workers() -> int:
     """The number of cores this process may use."""
-    return len(os.sched_getaffinity(0))
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))  # what a container or taskset leaves us
+    return os.cpu_count() or 1
 
 
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

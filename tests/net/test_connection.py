@@ -316,6 +316,78 @@ def test_drain_bounds_output_and_ends_with_the_peer(run: Run, pair: tuple[Any, A
     run(work())
 
 
+class Repeater(Recorder):
+    """Answers each byte with ten, at once, as a protocol answers pipelined commands."""
+
+    __slots__ = ("most",)
+
+    def on_connect(self) -> None:
+        super().on_connect()
+        self.most = 0
+
+    def on_data(self, data: bytes) -> None:
+        self.write(data * 10)
+        self.most = max(self.most, self._transport.get_write_buffer_size())
+        self.note("data")
+
+
+def test_peer_that_sends_without_reading_is_not_heard(run: Run, pair: tuple[Any, Any]) -> None:
+    read_bytes = 256 * 1024  # what either loop reads at most in one step
+
+    async def work() -> None:
+        async with serving(Repeater, tls=pair[0]) as served:
+            reader, writer = await served.connect(pair[1])
+            made = await served_first(served.made)
+            assert isinstance(made, Repeater)
+            writer.transport.set_write_buffer_limits(0)
+            sent = 0
+            for _ in range(128):  # until the buffers of both kernels are full
+                writer.write(bytes(read_bytes))
+                sent += read_bytes
+                try:
+                    async with asyncio.timeout(0.1):
+                        await writer.drain()
+                except TimeoutError:
+                    break
+            assert made.most <= WRITE_HIGH_BYTES + 2 * 10 * read_bytes
+            await reader.readexactly(10 * sent)  # and heard again once it reads
+            writer.transport.abort()
+            await made.noted("lost")
+
+    run(work())
+
+
+class Drain(asyncio.Transport):
+    """Takes everything at once, as the loops' transports do between a peer's loss and the news of it."""
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        pass
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        pass
+
+    def abort(self) -> None:
+        pass
+
+
+def test_writer_that_never_waits_gives_others_their_turn(run: Run) -> None:
+    async def work() -> None:
+        with socket.socket() as plain:
+            made = Connection()
+            extra = {"peername": ("127.0.0.1", 9), "sockname": ("127.0.0.1", 25), "socket": plain}
+            made.connection_made(Drain(extra))
+            turns: list[int] = []
+            for written in range(1, 9):
+                if written in (1, 5):
+                    asyncio.get_running_loop().call_soon(turns.append, written)
+                made.write(bytes(WRITE_HIGH_BYTES // 4))
+                await made.drain()
+                assert turns == [[], [1], [1, 5]][written // 4]
+            made.connection_lost(None)
+
+    run(work())
+
+
 def test_peer_that_never_reads_is_dropped(run: Run, pair: tuple[Any, Any], events: list[str]) -> None:
     class Impatient(Flood):
         __slots__ = ()

@@ -9,7 +9,9 @@ from types import TracebackType
 from typing import Self
 
 import pytest
+from msgspec.structs import replace
 
+from pochta.config import Settings
 from pochta.testing import Server
 
 ADDRESS, PASSWORD = "anna@example.org", "secret"
@@ -62,9 +64,25 @@ class Peer:
         self._socket = context.wrap_socket(self._socket, server_hostname="localhost")
 
 
+class StrictServer(Server):
+    """Takes no password in the clear, as every server does that is not on loopback."""
+
+    def _settings(self) -> Settings:
+        settings = super()._settings()
+        strict = tuple(replace(one, allow_plaintext_auth=False) for one in settings.listeners)
+        return replace(settings, listeners=strict)
+
+
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
     with Server(with_tls=True) as running:
+        running.add_account(ADDRESS, PASSWORD)
+        yield running
+
+
+@pytest.fixture
+def strict_server() -> Iterator[Server]:
+    with StrictServer(with_tls=True) as running:
         running.add_account(ADDRESS, PASSWORD)
         yield running
 
@@ -131,11 +149,14 @@ def test_starttls_then_no_starttls(server: Server) -> None:
 
 
 @pytest.mark.rfc(3501, "6.2.3")
-def test_logindisabled_refuses_passwords_in_the_clear(server: Server) -> None:
-    with Peer(server) as one:
-        assert "LOGINDISABLED" not in one.greeting  # allow_plaintext_auth
-    # Where it is not allowed the connection says so, and LOGIN is refused before the password is looked at.
-    assert server.app is not None
+def test_logindisabled_until_tls(strict_server: Server) -> None:
+    with Peer(strict_server) as one:
+        assert "LOGINDISABLED" in one.greeting
+        assert "AUTH=" not in one.greeting
+        assert "t NO [PRIVACYREQUIRED]" in one.ask(b"LOGIN %b %b" % (ADDRESS.encode(), PASSWORD.encode()))
+        one.start_tls()
+        assert "LOGINDISABLED" not in one.ask(b"CAPABILITY")
+        one.sign_in()
 
 
 @pytest.mark.rfc(7888, "4")

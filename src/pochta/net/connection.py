@@ -8,8 +8,9 @@ Theory of operation. `net/accept.py` makes a `Connection` for each peer. The con
 refused or whose first handshake fails calls neither. Input stops at once at `hold_input()`: bytes that the transport
 had read already are kept (at most one read) and given to `on_data` after `resume_input()`.
 
-Owns: the transport, one timer, one task. Refuses to know any protocol. Output is bounded by the subclass, which awaits
-`drain()`; a peer that reads nothing for `write_timeout_s` while a drain would wait is dropped.
+Owns: the transport, one timer, one task. Refuses to know any protocol. Output is bounded: a task awaits `drain()`, and
+while more than 64 KiB are unsent nothing more is read that hooks could answer. A peer that reads nothing for
+`write_timeout_s` meanwhile is dropped.
 
 Time is the loop's own clock, because that is what its timers compare with.
 """
@@ -210,7 +211,7 @@ class Connection(asyncio.Protocol):
             return
         if self._early is not None or self._eof_seen != self._eof_told:
             self._loop.call_soon(self._deliver_early)
-        if not (self._closing or self._eof_seen):
+        if not (self._closing or self._eof_seen or self._write_deadline is not None):
             self._transport.resume_reading()
 
     async def start_tls(self, context: ssl.SSLContext) -> None:
@@ -274,7 +275,7 @@ class Connection(asyncio.Protocol):
         if self._lost or self._closing:
             return
         self._closing = True
-        if self._held and self.is_secure:
+        if (self._held or self._write_deadline is not None) and self.is_secure:
             self._transport.resume_reading()  # else the peer's close_notify would never be seen
         self._transport.close()
         self._deadline = None
@@ -372,10 +373,15 @@ class Connection(asyncio.Protocol):
             self._write_mark = self._transport.get_write_buffer_size()
             self._write_deadline = self._loop.time() + self.write_timeout_s
             self._arm(self._write_deadline)
+            if not (self._held or self._eof_seen or self._in_handshake):
+                # INV-7: answers given in `on_data` wait for nobody; a peer that sends and never reads is not heard.
+                self._transport.pause_reading()
 
     def resume_writing(self) -> None:
         if not self._closing:
             self._write_deadline = None
+            if not (self._held or self._eof_seen or self._in_handshake or self._lost):
+                self._transport.resume_reading()
         self._wake_drain(None)
 
     def _wake_drain(self, error: BaseException | None) -> None:

@@ -54,20 +54,32 @@ def inherited_sockets(environ: MutableMapping[str, str] | None = None) -> list[s
         environ.pop(key, None)
     if pid != str(os.getpid()) or not count.isdigit():
         return []
-    return [_adopt(fd) for fd in range(_FIRST_INHERITED_FD, _FIRST_INHERITED_FD + int(count))]
+    taken: list[socket.socket] = []
+    try:
+        for fd in range(_FIRST_INHERITED_FD, _FIRST_INHERITED_FD + int(count)):
+            taken.append(_adopt(fd))
+    except SetupError:
+        for one in taken:
+            one.close()
+        raise
+    return taken
 
 
 def _adopt(fd: int) -> socket.socket:
     try:
         adopted = socket.socket(fileno=fd)
-        adopted.set_inheritable(False)
-        if not adopted.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-            raise OSError(errno.EINVAL, "it does not listen")
     except OSError as error:
         raise SetupError(
             f"LISTEN_FDS: descriptor {fd} is not a listening socket ({error.strerror}); check the .socket unit"
         ) from None
+    adopted.set_inheritable(False)
+    if not adopted.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        adopted.close()
+        raise SetupError(
+            f"LISTEN_FDS: descriptor {fd} is not a listening socket (it does not listen); check the .socket unit"
+        )
     if adopted.family not in (socket.AF_INET, socket.AF_INET6):
+        adopted.close()
         raise SetupError(
             f"LISTEN_FDS: descriptor {fd} is not an IP socket; write ListenStream= with an address and port"
         )

@@ -187,6 +187,8 @@ class SmtpConnection(Connection):
                 if self._is_stopping or self.is_closing:
                     break
                 if clock.monotonic_s() >= turn_ends_at:
+                    self._send()
+                    await self.drain()
                     await asyncio.sleep(0)
                     turn_ends_at = clock.monotonic_s() + TURN_S
                 event = self.engine.next_event()

@@ -33,6 +33,7 @@ from pochta.proto.imap.events import (
 from pochta.proto.imap.server import ImapServer
 from pochta.servers.imap import signin
 from pochta.servers.imap.append import Appending
+from pochta.servers.imap.search_facts import Pace
 from pochta.servers.imap.selected import Selected
 from pochta.servers.imap.table import HANDLERS, State
 from pochta.servers.imap.views import Views
@@ -75,6 +76,7 @@ class ImapConnection(Connection):
         "_appending",
         "_auth_failures",
         "_bad_commands",
+        "_has_eof",
         "_has_news",
         "_idle_tag",
         "_is_pumping",
@@ -105,6 +107,7 @@ class ImapConnection(Connection):
         self._out_bytes = 0
         self._is_pumping = False
         self._is_stopping = False
+        self._has_eof = False
         self._has_news = False
         self._idle_tag: bytes | None = None
         self._appending: Appending | None = None
@@ -140,6 +143,12 @@ class ImapConnection(Connection):
             self._appending.discard()
         log.event("imap.disconnect", conn=self.id, account=self.address or None)
 
+    def on_eof(self) -> None:
+        # A peer that sends nothing more may still read: what it has asked for is answered first.
+        self._has_eof = True
+        if not self._is_pumping:
+            self.close()
+
     def on_timeout(self) -> None:
         if self._is_pumping:
             self.set_deadline(self.context.idle_timeout_s)  # the peer waits for us, not we for it
@@ -168,7 +177,7 @@ class ImapConnection(Connection):
             if self.engine.buffered_bytes > HELD_INPUT_BYTES:
                 self.hold_input()
             return
-        self.set_deadline(self.context.idle_timeout_s if self.account_id else self.context.login_timeout_s)
+        self._reset_deadline()
         is_fresh: bool | None = None
         while (event := self.engine.next_event()) is not None:
             if type(event) is CommandEvent and type(event.command) is c.Noop and self._idle_tag is None:
@@ -181,6 +190,9 @@ class ImapConnection(Connection):
             self._start(event)
             return
         self._flush()
+
+    def _reset_deadline(self) -> None:
+        self.set_deadline(self.context.idle_timeout_s if self.account_id else self.context.login_timeout_s)
 
     def hear(self) -> None:
         """The store has changed: an idling client is told."""
@@ -201,12 +213,16 @@ class ImapConnection(Connection):
 
     async def _pump(self, event: Event | None) -> None:
         """Handle `event` and all input that waits behind it."""
+        pace = Pace()
         try:
             while True:
                 if event is not None:
                     await self._handle(event)
                 if self._is_stopping or self.is_closing:
                     break
+                await pace.turn()
+                if self._out_bytes >= FLUSH_BYTES:
+                    await self.flush()
                 event = self.engine.next_event()
                 self._take_engine_output()
                 if event is None:
@@ -220,7 +236,11 @@ class ImapConnection(Connection):
         self._flush()
         if self._is_stopping and not self.is_closing:
             self._say_goodbye()
-        self.resume_input()
+        elif self._has_eof:
+            self.close()
+        else:
+            self._reset_deadline()
+            self.resume_input()
 
     def send(self, data: bytes) -> None:
         """Put `data` behind what is to be sent."""
@@ -238,7 +258,7 @@ class ImapConnection(Connection):
         """Put what the engine itself has to say in its place among the answers."""
         engine_bytes = self.engine.data_to_send()
         if engine_bytes:
-            self._out.append(engine_bytes)
+            self.send(engine_bytes)
 
     def _flush(self) -> None:
         self._take_engine_output()

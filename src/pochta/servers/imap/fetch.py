@@ -16,6 +16,7 @@ from pochta.proto.imap.dates import encode_internal_date
 from pochta.proto.imap.view import Slice
 from pochta.servers.imap import sections
 from pochta.servers.imap.messages import flag_lines, select_slices, set_flags
+from pochta.servers.imap.search_facts import Pace
 from pochta.servers.imap.selected import Selected, steps_of, uid_ranges
 from pochta.store import changes, flags
 from pochta.store.placements import FlagMode
@@ -95,13 +96,17 @@ async def fetch(connection: "ImapConnection", tag: bytes, command: c.Fetch) -> N
     if FetchAttribute.FLAGS in items and not await selected.is_unchanged():
         for step in steps_of(parts, changes.UIDS_PER_STEP):
             await selected.learn(step)
-    is_complete = await _respond(connection, selected, ranges, items)
+    missing = await _respond(connection, selected, ranges, items)
     await connection.sync(may_expunge=command.is_uid, with_uid=command.is_uid)
-    if is_complete:
-        connection.send(encode.tagged(tag, b"OK", "FETCH completed"))
+    if missing:
+        connection.send(encode.tagged(tag, b"NO", "Some messages cannot be read", code=missing))
     else:
-        # RFC 5530 §3: of messages removed in another session, some can no longer be read
-        connection.send(encode.tagged(tag, b"NO", "Some messages are gone", code=b"EXPUNGEISSUED"))
+        connection.send(encode.tagged(tag, b"OK", "FETCH completed"))
+
+
+# RFC 5530 §3: why messages are left out of the answer
+_GONE: Final = b"EXPUNGEISSUED"
+_DAMAGED: Final = b"CORRUPTION"
 
 
 async def _set_seen(connection: "ImapConnection", selected: Selected, parts: list[Slice]) -> bool:
@@ -115,23 +120,33 @@ async def _set_seen(connection: "ImapConnection", selected: Selected, parts: lis
 
 async def _respond(
     connection: "ImapConnection", selected: Selected, ranges: Sequence[tuple[int, int]], items: tuple[FetchItem, ...]
-) -> bool:
-    """Send the responses; False when a message is gone for good."""
+) -> bytes:
+    """Send the responses; why some are left out, as a response code, or nothing."""
+    pace = Pace()
     snapshot = await selected.snapshot()
     if FetchAttribute.FLAGS in items and set(items) <= _SNAPSHOT_ITEMS:
         for part in snapshot.by_uid(ranges):
             await connection.send_large(await flag_lines(selected, part, with_uid=FetchAttribute.UID in items))
-        return True
+            await pace.turn()
+        return b""
     steps = plan(items)
-    is_complete = True
+    missing = b""
     for part in snapshot.by_uid(ranges):
         rows = await _rows(connection, selected, part, steps.sql_columns)
-        is_complete = is_complete and len(rows) == part.stop - part.start
-        if steps.opened:
-            await _send_opened(connection, selected, part, steps, rows)
+        if len(rows) < part.stop - part.start:
+            missing = missing or _GONE
+        if not steps.opened and _has_incomplete_core(steps, rows):
+            opening = _opening(steps)
+            rows = await _rows(connection, selected, part, opening.sql_columns)
+            is_whole = await _send_opened(connection, selected, part, opening, rows)
+        elif steps.opened:
+            is_whole = await _send_opened(connection, selected, part, steps, rows)
         else:
-            await connection.send_large(await _row_lines(connection, selected, part, steps, rows))
-    return is_complete
+            await connection.send_large(await _row_lines(selected, part, steps, rows))
+            is_whole = True
+        missing = missing if is_whole else _DAMAGED
+        await pace.turn()
+    return missing
 
 
 async def _rows(connection: "ImapConnection", selected: Selected, part: Slice, columns: tuple[str, ...]) -> list[Row]:
@@ -205,22 +220,20 @@ async def _values(
     return forms, values
 
 
-async def _row_lines(
-    connection: "ImapConnection", selected: Selected, part: Slice, steps: Plan, rows: Sequence[Row]
-) -> bytes:
+async def _row_lines(selected: Selected, part: Slice, steps: Plan, rows: Sequence[Row]) -> bytes:
     """The response lines of a slice that rows alone answer. About 1 us a message besides the rows."""
-    if _has_incomplete_core(steps, rows):
-        whole = steps._replace(
-            items=tuple(item for item in steps.items if not isinstance(item, BodySection)),
-            opened=tuple(item for item in steps.items if isinstance(item, BodySection)),
-            sql_columns=(*steps.sql_columns, "m.blob_id", "m.size", "m.header_size"),
-        )
-        rows = await _rows(connection, selected, part, whole.sql_columns)
-        await _send_opened(connection, selected, part, whole, rows)
-        return b""
     forms, values = await _values(selected, part, steps, rows)
     form = b"* %d FETCH (" + b" ".join(forms) + b")\r\n"
     return b"".join([form % row for row in zip(_numbers(part, rows), *values, strict=True)])
+
+
+def _opening(steps: Plan) -> Plan:
+    """The plan with every section read from the message: for a header too large for its core."""
+    return steps._replace(
+        items=tuple(item for item in steps.items if not isinstance(item, BodySection)),
+        opened=tuple(item for item in steps.items if isinstance(item, BodySection)),
+        sql_columns=(*steps.sql_columns, "m.blob_id", "m.size", "m.header_size"),
+    )
 
 
 def _has_incomplete_core(steps: Plan, rows: Sequence[Row]) -> bool:
@@ -239,12 +252,12 @@ def _numbers(part: Slice, rows: Sequence[Row]) -> Sequence[int]:
 
 async def _send_opened(
     connection: "ImapConnection", selected: Selected, part: Slice, steps: Plan, rows: Sequence[Row]
-) -> None:
-    """Responses with sections for which each message is opened."""
+) -> bool:
+    """Responses with sections for which each message is opened; whether all of them could be read."""
     forms, values = await _values(selected, part, steps, rows)
     form = b" ".join(forms)
     heads = [form % row for row in zip(*values, strict=True)] if values else [b""] * len(rows)
     at = 1 + steps.sql_columns.index("m.blob_id")
     numbers = _numbers(part, rows)
     wanted = [sections.Wanted(numbers[n], heads[n], row[at], row[at + 1], row[at + 2]) for n, row in enumerate(rows)]
-    await sections.send(connection, selected.account_id, wanted, steps.opened)
+    return await sections.send(connection, selected.account_id, wanted, steps.opened)

@@ -88,9 +88,11 @@ async def create(connection: "ImapConnection", tag: bytes, command: c.Create) ->
 
 async def delete(connection: "ImapConnection", tag: bytes, command: c.Delete) -> None:
     """DELETE; one row now, the messages behind the reply."""
-    account_id = connection.account_id
-    await connection.context.store.write(account_id, mailboxes.remove, account_id, command.mailbox, _now())
-    if connection.selected is not None and connection.selected.path == command.mailbox:
+    account_id, store = connection.account_id, connection.context.store
+    mailbox = await store.read(account_id, mailboxes.find, account_id, command.mailbox)
+    await store.write(account_id, mailboxes.remove, account_id, command.mailbox, _now())
+    # by id: another session may have renamed the selected one and made this one
+    if connection.selected is not None and connection.selected.mailbox_id == mailbox.id:
         connection.selected = None
     else:
         await connection.sync(may_expunge=True)
@@ -131,9 +133,20 @@ def pattern_of(reference: str, pattern: str) -> re.Pattern[str]:
     whole = re.sub(r"%+", "%", whole)
     if whole[:5].upper() == INBOX and whole[5:6] in ("", DELIMITER, "*", "%"):
         whole = INBOX + whole[5:]
-    parts = re.split(r"([*%])", whole)
-    # RFC 9051 §6.3.9.1; each part is matched at its first place, which is right for "*" and keeps it linear
-    return re.compile("".join({"*": ".*?", "%": "[^/]*?"}.get(part, re.escape(part)) for part in parts), re.DOTALL)
+    # "*" may end where the piece behind it first fits; the last piece ends the name. Each piece is tried once, in an
+    # atomic group: otherwise 20 wildcards would make a name of 8 kB take longer than anybody waits.
+    *before, last = whole.split("*")
+    pieces = [_piece(piece, is_last=False) for piece in before]
+    end = (".*?" if pieces else "") + _piece(last, is_last=True)
+    return re.compile("".join(f"(?>{'.*?' if at else ''}{one})" for at, one in enumerate(pieces)) + end, re.DOTALL)
+
+
+def _piece(piece: str, *, is_last: bool) -> str:
+    """A pattern without "*": within a level, too, the first place is right, but for the last "%" before the end."""
+    first, *others = map(re.escape, piece.split("%"))
+    if is_last and others:
+        return first + "".join(f"(?>[^/]*?{one})" for one in others[:-1]) + "[^/]*" + others[-1]
+    return first + "".join(f"(?>[^/]*?{one})" for one in others)
 
 
 def _read_list(tx: Tx, account_id: int) -> tuple[list[Mailbox], set[str]]:

@@ -8,6 +8,8 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from pochta import log
+from pochta.errors import Corrupt
 from pochta.mime import describe
 from pochta.mime.parse import Part, Scanner
 from pochta.mime.section import filter_fields, find_section
@@ -36,19 +38,44 @@ class Wanted(NamedTuple):
     header_size: int
 
 
-def _read_blobs(tx: Tx, ids: tuple[int, ...]) -> list[StoredBlob]:
-    return [blobs.load(tx, blob_id) for blob_id in ids]
+def _read_blobs(tx: Tx, ids: tuple[int, ...]) -> list[StoredBlob | Corrupt]:
+    return [_loaded(tx, blob_id) for blob_id in ids]
+
+
+def _loaded(tx: Tx, blob_id: int) -> StoredBlob | Corrupt:
+    try:
+        return blobs.load(tx, blob_id)
+    except Corrupt as damage:
+        return damage
 
 
 async def send(
     connection: "ImapConnection", account_id: int, wanted: Sequence[Wanted], items: Sequence[FetchItem]
-) -> None:
-    """Send one response for each message."""
+) -> bool:
+    """Send one response for each message that can be read; whether all could."""
+    is_whole = True
     for batch in _batches(wanted):
         ids = tuple(one.blob_id for one in batch)
         stored = await connection.context.store.read(account_id, _read_blobs, ids)
         for one, blob in zip(batch, stored, strict=True):
-            await _send_one(connection, one, blob, items)
+            damage = blob if isinstance(blob, Corrupt) else _damage(connection, blob)
+            if isinstance(blob, Corrupt) or damage is not None:
+                log.event("imap.fetch.damaged", conn=connection.id, account=connection.address, detail=damage)
+                is_whole = False
+            else:
+                await _send_one(connection, one, blob, items)
+    return is_whole
+
+
+def _damage(connection: "ImapConnection", blob: StoredBlob) -> Corrupt | None:
+    """What is wrong with the message's file, asked before a literal is announced that could not be sent. One stat."""
+    if blob.file is None:
+        return None
+    try:
+        size = connection.context.store.blobs.path(blob.file).stat().st_size
+    except FileNotFoundError:
+        size = -1
+    return None if size == blob.size else Corrupt("blob file", blob.file)
 
 
 def _batches(wanted: Sequence[Wanted]) -> list[list[Wanted]]:

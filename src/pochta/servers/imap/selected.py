@@ -6,9 +6,12 @@ snapshot stays as it is, and with it every sequence number.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import suppress
+from itertools import chain
 from typing import Final
 
+from pochta.errors import TryLater
 from pochta.proto.imap.view import Slice, Snapshot
 from pochta.servers.imap.views import View, Views
 from pochta.store import flags, mailboxes
@@ -48,6 +51,7 @@ class Selected:
         "_recent",
         "_snapshot",
         "_store",
+        "_untold",
         "_views",
         "account_id",
         "count",
@@ -71,6 +75,7 @@ class Selected:
         self.uid_next = mailbox.uid_next
         self.count = mailbox.message_count  # what EXISTS told
         self._snapshot: Snapshot | None = None  # read when a command first needs it: SELECT never counts
+        self._untold: list[UidRange] = []  # flags changed between SELECT and the first use of the snapshot
         self._recent: list[UidRange] = []
         self._names: dict[int, bytes] = {}
 
@@ -87,7 +92,7 @@ class Selected:
     async def snapshot(self) -> Snapshot:
         """What the client believes."""
         if self._snapshot is None:
-            self._snapshot = await self._views.at_selection(self.view, self.mod_seq, self.uid_next)
+            self._snapshot, self._untold = await self._views.at_selection(self.view, self.mod_seq, self.uid_next)
             self.count = self._snapshot.count
         return self._snapshot
 
@@ -99,14 +104,10 @@ class Selected:
         self._recent.append((first_uid, uid_next - 1))
         if not self.is_read_only:
             self.view.recent_uid = uid_next
-            await self._store.write(
-                self.account_id,
-                mailboxes.claim_recent,
-                self.account_id,
-                self.mailbox_id,
-                uid_next,
-                durable=False,
-            )
+            args = (self.account_id, self.mailbox_id, uid_next)
+            # TryLater: the disk is full. The mail may be \Recent once more, but what the command did stays done.
+            with suppress(TryLater):
+                await self._store.write(self.account_id, mailboxes.claim_recent, *args, durable=False)
 
     async def recent_count(self) -> int:
         """How many messages are \\Recent in this session."""
@@ -144,6 +145,7 @@ class Selected:
         removed, changed, added = old.difference(new)
         if removed and not may_expunge:
             return  # INV-8: the next command that permits it tells everything
+        changed = chain(changed, self._still_untold(new))
         self._snapshot = new
         self.count = new.count
         for start in range(0, len(removed), RENDERED_A_TURN):
@@ -154,6 +156,12 @@ class Selected:
         for block in changed:
             yield await self._changed_lines(new, block, with_uid=with_uid)
             await asyncio.sleep(0)
+
+    def _still_untold(self, new: Snapshot) -> Iterator[list[tuple[int, int]]]:
+        """(uid, flags) of what changed before the snapshot was read, once."""
+        untold, self._untold = self._untold, []
+        for part in new.by_uid(untold):
+            yield list(zip(part.uids, part.flags, strict=True))
 
     async def _changed_lines(self, new: Snapshot, changed: Sequence[tuple[int, int]], *, with_uid: bool) -> bytes:
         lines: list[bytes] = []
@@ -208,8 +216,9 @@ class Selected:
         new = await self._views.current(self.view)
         if new is old:
             return old
+        self._untold = _without(self._untold, ranges)
         removed, changed, added = old.difference(new)
-        if not removed and not added:
+        if not (removed or added or self._untold):
             named = {uid for part in old.by_uid(ranges) for uid in part.uids}
             if all(uid in named for block in changed for uid, _ in block):
                 self._snapshot = new  # the chunks, and what was rendered of them, are shared with the view again
@@ -222,6 +231,20 @@ class Selected:
         ]
         self._snapshot = old.refreshed(ranges, merged, old.mod_seq)
         return self._snapshot
+
+
+def _without(ranges: Sequence[UidRange], cut: Sequence[UidRange]) -> list[UidRange]:
+    """The uids of `ranges` that are not in `cut`; both rise without overlap."""
+    left: list[UidRange] = []
+    for first, last in ranges:
+        for low, high in cut:
+            if high >= first and low <= last:
+                if low > first:
+                    left.append((first, low - 1))
+                first = high + 1
+        if first <= last:
+            left.append((first, last))
+    return left
 
 
 def uid_ranges(parts: Sequence[Slice]) -> list[UidRange]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pochta.errors import Refusal, RefusalCode, RemoteProtocolError
+from pochta.errors import Refusal, RefusalCode, RemoteProtocolError, TryLater
 from pochta.log import Secret
 from pochta.proto import sasl
 from pochta.proto.imap import commands as c
@@ -81,8 +81,8 @@ async def continue_authenticate(connection: "ImapConnection", response: bytes | 
         if credentials.authzid not in ("", credentials.authcid):
             raise Refusal(RefusalCode.AUTH_FAILED, "You cannot act for another account")
         await _verify(connection, exchange.tag, credentials.authcid, Secret(credentials.password), "AUTHENTICATE")
-    except Refusal as refusal:
-        connection.answer_error(exchange.tag, refusal)
+    except (Refusal, TryLater) as error:
+        connection.answer_error(exchange.tag, error)
 
 
 async def _verify(connection: "ImapConnection", tag: bytes, username: str, password: Secret, word: str) -> None:

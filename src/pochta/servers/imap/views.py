@@ -22,6 +22,7 @@ from pochta.store.tx import Tx
 CHANGES_MAX_ROWS: Final = 1000  # more changes than that: reading the whole mailbox is cheaper
 INLINE_MAX_UIDS: Final = 400  # read on the spot; more goes in slices
 MESSAGE_BYTES: Final = 12
+VIEWS_MAX: Final = 20_000  # two for each of the default number of connections; about 0.5 KiB each without snapshot
 
 _SYSTEM_FLAGS: Final = (1 << flags.FIRST_KEYWORD_BIT) - 1
 
@@ -86,6 +87,15 @@ def _read_removed(tx: Tx, account_id: int, mailbox_id: int, since: int, uid_next
     return [(uid, bits) for uid, bits in rows]
 
 
+def _read_flag_changes(tx: Tx, account_id: int, mailbox_id: int, since: int, uid_next: int) -> list[UidRange]:
+    """The uids below `uid_next` whose flags have changed; all of them when there were too many changes."""
+    rows = changes.since(tx, account_id, mailbox_id, since, limit=CHANGES_MAX_ROWS)
+    if rows is None:
+        return [(1, uid_next - 1)]
+    ranges = [one for kind, uids in rows if kind == changes.Kind.FLAGS for one in changes.decode_ranges(uids)]
+    return [(first, min(last, uid_next - 1)) for first, last in changes.merge_ranges(ranges) if first < uid_next]
+
+
 class Views:
     """All views of one worker."""
 
@@ -106,6 +116,8 @@ class Views:
         view = self._views.get(key)
         if view is None:
             view = self._views[key] = View(account_id, mailbox_id)
+            if len(self._views) > VIEWS_MAX:
+                self._views.popitem(last=False)  # sessions that still use it keep it, alone
         self._views.move_to_end(key)
         return view
 
@@ -140,19 +152,20 @@ class Views:
             view.seen_version = version
             return snapshot
 
-    async def at_selection(self, view: View, mod_seq: int, uid_next: int) -> Snapshot:
+    async def at_selection(self, view: View, mod_seq: int, uid_next: int) -> tuple[Snapshot, list[UidRange]]:
         """The snapshot as a session saw it that selected the mailbox at `mod_seq`: removals since are undone.
 
-        No flag was told yet, so present ones do.
+        Flags are the present ones; the uids of the second value had others, which nobody remembers: a client that
+        knows them from an earlier session has to be told.
         """
         now = await self.current(view)
         if now.mod_seq == mod_seq:
-            return now
-        back = await self._store.read(
-            view.account_id, _read_removed, view.account_id, view.mailbox_id, mod_seq, uid_next
-        )
+            return now, []
+        args = (view.account_id, view.mailbox_id, mod_seq)
+        back = await self._store.read(view.account_id, _read_removed, *args, uid_next)
+        untold = await self._store.read(view.account_id, _read_flag_changes, *args, uid_next)
         then = now.refreshed([(uid_next, UID_LIMIT)], [], mod_seq)
-        return then.refreshed([(uid, uid) for uid, _ in back], back, mod_seq)
+        return then.refreshed([(uid, uid) for uid, _ in back], back, mod_seq), untold
 
     async def _load(self, view: View) -> Snapshot:
         uids, bits = array("I"), array("q")
