@@ -1,9 +1,8 @@
 """The composition root of a worker: builds the parts, opens the listeners, drains, closes."""
 
 import asyncio
-import gc
 import ssl
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -60,6 +59,7 @@ class App:
         self.intake = Intake(self.store.blobs, memory_limit_bytes=limits.spool_memory_bytes)
         self.authenticator = Authenticator(self.store, queue_limit=limits.auth_queue, cost=password_cost)
         self.imap_connections: set[ImapConnection] = set()
+        self.idling: defaultdict[int, set[ImapConnection]] = defaultdict(set)
         self.smtp_connections: set[SmtpConnection] = set()
         self.metrics_connections: set[MetricsConnection] = set()
         self.loop_lag = LoopLag()
@@ -78,7 +78,7 @@ class App:
         counts = ConnectionLimits(connections_per_worker(limits, self.settings.workers), limits.connections_per_address)
         for one in self._listeners:
             acceptor = Acceptor(
-                self._factory(one.config),
+                self._timed(self._factory(one.config)),
                 counts,
                 tls=self._tls if one.config.tls is ListenerTls.IMPLICIT else None,
                 refusal=_REFUSALS.get(one.config.protocol, b""),
@@ -98,6 +98,14 @@ class App:
             group.create_task(Checkpointer(self.settings.data_dir).run(), name="checkpoints")
             sweeper = Sweeper(self.store, fence=fence, retention_s=self.settings.limits.retention_s)
             group.create_task(sweeper.run(), name="sweeper")
+
+    def _timed(self, factory: Callable[[], Connection]) -> Callable[[], Connection]:
+        def make() -> Connection:
+            made = factory()
+            made.write_timeout_s = self.settings.limits.write_timeout_s
+            return made
+
+        return make
 
     def _factory(self, listener: Listener) -> Callable[[], Connection]:
         tls = self._tls if listener.tls is ListenerTls.STARTTLS else None
@@ -136,6 +144,7 @@ class App:
             intake=self.intake,
             authenticator=self.authenticator,
             connections=self.imap_connections,
+            idling=self.idling,
             tls=tls,
             message_size_bytes=limits.message_size_bytes,
             login_timeout_s=limits.login_timeout_s,
@@ -158,15 +167,18 @@ class App:
 
     def _tell_idling(self, hints: list[Hint]) -> None:
         accounts = {hint.account_id for hint in hints}
-        for connection in tuple(self.imap_connections):
-            if connection.account_id in accounts or 0 in accounts:
+        if 0 in accounts:
+            accounts = set(self.idling)
+        for account_id in accounts:
+            for connection in tuple(self.idling.get(account_id, ())):
                 connection.hear()
 
     async def _keep_alive(self) -> None:
         while True:
             await asyncio.sleep(KEEP_ALIVE_S)
-            for connection in tuple(self.imap_connections):
-                connection.keep_alive()
+            for connections in tuple(self.idling.values()):
+                for connection in tuple(connections):
+                    connection.keep_alive()
 
     async def stop(self) -> None:
         """Accept no more, let commands under way end, close everything."""

@@ -96,6 +96,7 @@ def test_database_without_room(full: tuple[Full, Server]) -> None:
     trouble, server = full
     with connected(server) as clients:
         assert clients.deliver(SMALL)[0] == 250
+        clients.imap.noop()
         trouble.database = True
         assert clients.deliver(SMALL) == (452, b"4.3.1 The server's disk is full")
         assert clients.append(SMALL) == ("NO", b"[UNAVAILABLE] The server's disk is full")

@@ -186,3 +186,30 @@ def test_an_error_of_the_work_is_told_and_the_work_begins_again(tmp_path: Path, 
     assert len(errors) == 2
     assert runs == 5
     assert len([line for line in events if "lease.stopped" in line]) == 3
+
+
+class _FullDisk:
+    """A store whose disk is full once the lease is held."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.read = store.read
+
+    async def write(self, account_id: int, fn: object, *args: object, durable: bool = True) -> object:
+        if fn is leases.release:
+            raise TryLater("the server's disk is full")
+        return await self._store.write(account_id, fn, *args)  # type: ignore[arg-type]  # handed through
+
+
+def test_a_full_disk_does_not_keep_a_server_from_stopping(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with opened(tmp_path) as store:
+            worker = _Worker()
+            task = asyncio.create_task(_holder(_FullDisk(store), worker, []).run())  # type: ignore[arg-type]  # a fake
+            await worker.running.wait()
+            task.cancel()
+            async with asyncio.timeout(20):
+                await asyncio.gather(task, return_exceptions=True)
+            assert task.cancelled()
+
+    asyncio.run(body())

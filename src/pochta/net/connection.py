@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 WRITE_HIGH_BYTES: Final = 64 * 1024  # INV-7: output ≤ 64 KiB, then drain
 WRITE_LOW_BYTES: Final = 16 * 1024
 DEFAULT_WRITE_TIMEOUT_S: Final = 120.0  # as limits.write_timeout_s
+# A read this large fills the loop's buffer, and uvloop would read on, up to 32 times, before others have a turn.
+LARGE_READ_BYTES: Final = 128 * 1024
 CLOSE_TIMEOUT_S: Final = 30.0  # for the peer to take what was written before close()
 HANDSHAKE_TIMEOUT_S: Final = (
     30.0  # two round trips and slow elliptic curves on old telephones; OpenSSL has no own limit
@@ -345,6 +347,19 @@ class Connection(asyncio.Protocol):
                 self.on_data(data)
             except Exception as error:  # noqa: BLE001 - the connection's top: bugs end here, logged
                 self._crash(error)
+            if len(data) >= LARGE_READ_BYTES and self._may_read:
+                self._transport.pause_reading()
+                self._loop.call_soon(self._read_on)
+
+    @property
+    def _may_read(self) -> bool:
+        """Whether nothing but a turn for others keeps us from reading."""
+        is_over = self._held or self._eof_seen or self._in_handshake or self._closing or self._lost
+        return not is_over and self._write_deadline is None
+
+    def _read_on(self) -> None:
+        if self._may_read:
+            self._transport.resume_reading()
 
     def eof_received(self) -> bool:
         # Plain TCP stays half open for our answer. TLS cannot: both loops close it, and warn when told otherwise.

@@ -7,7 +7,6 @@ they come. INV-1: 250 to the end of data leaves only after the commit that holds
 A transfer listener takes mail for local recipients only, from anybody; it offers no AUTH.
 """
 
-import asyncio
 import ssl
 from dataclasses import dataclass
 from typing import Final
@@ -23,6 +22,7 @@ from pochta.proto.smtp import events, replies
 from pochta.proto.smtp.limits import SmtpLimits
 from pochta.proto.smtp.replies import Reply
 from pochta.proto.smtp.server import SmtpServer
+from pochta.servers.pace import Pace
 from pochta.servers.refusal import smtp_reply
 from pochta.store.sqlite import as_try_later
 from pochta.store.store import Store
@@ -30,7 +30,6 @@ from pochta.store.tx import Tx
 
 HELD_INPUT_BYTES: Final = 256 * 1024  # pipelined input waiting for a delivery: a sender has no reason for more
 ANSWERS_A_TURN: Final = 200  # of 10 to 20 us each (EHLO); a task gives the others their turn in between
-TURN_S: Final = 0.005  # of the loop at a time, for one connection with much input (INV-12 allows 10 ms)
 REFUSED_RECIPIENTS_MAX: Final = 100  # of one connection: whoever guesses names that long is not looking for somebody
 
 _STOPPING: Final = Reply(421, "4.3.2", "The server is shutting down; come again in a moment")
@@ -179,18 +178,17 @@ class SmtpConnection(Connection):
 
     async def _pump(self, event: events.Event | None) -> None:
         """Answer `event` and all input that waits behind it."""
-        turn_ends_at = clock.monotonic_s() + TURN_S
+        pace = Pace()
         try:
             while event is not None:
                 if not self._answer_now(event):
                     await self._answer(event)
                 if self._is_stopping or self.is_closing:
                     break
-                if clock.monotonic_s() >= turn_ends_at:
+                if pace.is_over:
                     self._send()
                     await self.drain()
-                    await asyncio.sleep(0)
-                    turn_ends_at = clock.monotonic_s() + TURN_S
+                    await pace.turn()
                 event = self.engine.next_event()
         finally:
             self._is_pumping = False

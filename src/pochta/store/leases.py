@@ -11,6 +11,7 @@ never renewed, even when nobody took it meanwhile: whoever relies on having held
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from typing import Any, Final, NamedTuple, Protocol, TypeVar, TypeVarTuple
 
 from pochta import clock, log
@@ -150,7 +151,8 @@ class LeaseHolder:
             await self._hold(self.fence)
         finally:
             self.fence = None
-            await self._store.write(0, release, self._name, number)
+            with suppress(TryLater):  # a full disk: the lease ends by itself; a cancellation must not be lost over it
+                await self._store.write(0, release, self._name, number)
 
     async def _hold(self, fence: Fence) -> None:
         """Work until the work ends or the lease is lost; the work has ended when this returns or raises."""

@@ -8,10 +8,11 @@ While IDLE is on, hints of the store start the same task.
 """
 
 import ssl
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import Final
 
-from pochta import log
+from pochta import clock, log
 from pochta.accounts.auth import Authenticator
 from pochta.delivery.intake import Intake
 from pochta.errors import Refusal, RefusalCode, TryLater
@@ -33,15 +34,17 @@ from pochta.proto.imap.events import (
 from pochta.proto.imap.server import ImapServer
 from pochta.servers.imap import signin
 from pochta.servers.imap.append import Appending
-from pochta.servers.imap.search_facts import Pace
 from pochta.servers.imap.selected import Selected
 from pochta.servers.imap.table import HANDLERS, State
 from pochta.servers.imap.views import Views
+from pochta.servers.pace import Pace
 from pochta.servers.refusal import imap_answer
 from pochta.store.store import Store
 
 FLUSH_BYTES: Final = 64 * 1024  # INV-7: output above that waits for the peer
 HELD_INPUT_BYTES: Final = 128 * 1024  # pipelined commands waiting for the one that runs
+NOOPS_A_TURN: Final = 4000  # 1 us each; a task gives the others their turn in between
+LOGIN_TIMEOUTS: Final = 5  # of `limits.login_timeout_s`, in all: a person who types at a terminal needs two or three
 BAD_COMMANDS_MAX: Final = (
     20  # then BYE: as many as Dovecot's imap_max_errors; a client that errs so often errs for ever
 )
@@ -61,6 +64,7 @@ class ImapContext:
     intake: Intake
     authenticator: Authenticator
     connections: "set[ImapConnection]"
+    idling: "defaultdict[int, set[ImapConnection]]"  # by account
     tls: ssl.SSLContext | None
     message_size_bytes: int
     login_timeout_s: float
@@ -81,6 +85,7 @@ class ImapConnection(Connection):
         "_idle_tag",
         "_is_pumping",
         "_is_stopping",
+        "_login_until_s",
         "_out",
         "_out_bytes",
         "account_id",
@@ -112,6 +117,7 @@ class ImapConnection(Connection):
         self._idle_tag: bytes | None = None
         self._appending: Appending | None = None
         self._bad_commands = 0
+        self._login_until_s = 0.0
         self._auth_failures = 0
 
     @property
@@ -132,13 +138,15 @@ class ImapConnection(Connection):
     def on_connect(self) -> None:
         self.context.connections.add(self)
         self.context.counters["imap_connections"] += 1
-        self.set_deadline(self.context.login_timeout_s)
+        self._login_until_s = clock.monotonic_s() + LOGIN_TIMEOUTS * self.context.login_timeout_s
+        self._reset_deadline()
         log.event("imap.connect", conn=self.id, peer=self.peer_address, tls=self.tls_version)
         code = b"CAPABILITY " + self.capabilities()
         self.write(encode.untagged(b"OK", f"{self.context.hostname} Pochta ready", code=code))
 
     def on_lost(self) -> None:
         self.context.connections.discard(self)
+        self._leave_idle()
         if self._appending is not None:
             self._appending.discard()
         log.event("imap.disconnect", conn=self.id, account=self.address or None)
@@ -179,8 +187,10 @@ class ImapConnection(Connection):
             return
         self._reset_deadline()
         is_fresh: bool | None = None
+        answered = 0
         while (event := self.engine.next_event()) is not None:
-            if type(event) is CommandEvent and type(event.command) is c.Noop and self._idle_tag is None:
+            answered += 1
+            if type(event) is CommandEvent and type(event.command) is c.Noop and self._may_answer_now(answered):
                 if is_fresh is None:
                     is_fresh = self.selected is None or self.selected.is_told_everything
                 if is_fresh:
@@ -191,8 +201,16 @@ class ImapConnection(Connection):
             return
         self._flush()
 
+    def _may_answer_now(self, answered: int) -> bool:
+        return answered < NOOPS_A_TURN and self._idle_tag is None
+
     def _reset_deadline(self) -> None:
-        self.set_deadline(self.context.idle_timeout_s if self.account_id else self.context.login_timeout_s)
+        if self.account_id:
+            self.set_deadline(self.context.idle_timeout_s)
+            return
+        # A stranger who says a little now and then has several times the limit, and no more
+        left_s = self._login_until_s - clock.monotonic_s()
+        self.set_deadline(min(self.context.login_timeout_s, max(0.0, left_s)))
 
     def hear(self) -> None:
         """The store has changed: an idling client is told."""
@@ -315,6 +333,8 @@ class ImapConnection(Connection):
             self.send(encode.tagged(tag, b"BAD", "You are signed in already"))
             return
         self.context.counters["imap_commands"] += 1
+        if self.account_id:
+            self._bad_commands = 0
         try:
             await handler(self, tag, command)
         except (Refusal, TryLater) as error:
@@ -338,7 +358,7 @@ class ImapConnection(Connection):
         return True
 
     def _handle_bad(self, event: BadCommand) -> None:
-        self._idle_tag = None
+        self._leave_idle()
         self.sasl = None
         if self._appending is not None:
             self._appending.discard()
@@ -389,12 +409,22 @@ class ImapConnection(Connection):
     async def begin_idle(self, tag: bytes) -> None:
         """Grant IDLE; what changed since the last command is told at once."""
         self._idle_tag = tag
+        self.context.idling[self.account_id].add(self)
         self.engine.start_idle()
         self._flush()
         await self.sync(may_expunge=True)
 
-    async def _end_idle(self, tag: bytes) -> None:
+    def _leave_idle(self) -> None:
+        if self._idle_tag is None:
+            return
         self._idle_tag = None
+        peers = self.context.idling[self.account_id]
+        peers.discard(self)
+        if not peers:
+            del self.context.idling[self.account_id]
+
+    async def _end_idle(self, tag: bytes) -> None:
+        self._leave_idle()
         await self.sync(may_expunge=True)
         self.send(encode.tagged(tag, b"OK", "IDLE terminated"))
 

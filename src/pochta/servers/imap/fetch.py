@@ -16,8 +16,8 @@ from pochta.proto.imap.dates import encode_internal_date
 from pochta.proto.imap.view import Slice
 from pochta.servers.imap import sections
 from pochta.servers.imap.messages import flag_lines, select_slices, set_flags
-from pochta.servers.imap.search_facts import Pace
 from pochta.servers.imap.selected import Selected, steps_of, uid_ranges
+from pochta.servers.pace import Pace
 from pochta.store import changes, flags
 from pochta.store.placements import FlagMode
 from pochta.store.tx import Row, Tx

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from pochta import clock
-from pochta.errors import Refusal, RefusalCode
+from pochta.errors import Refusal, RefusalCode, TryLater
 from pochta.proto.imap import commands as c
 from pochta.proto.imap import encode
 from pochta.proto.imap.seqset import SeqSet, encode_ranges
@@ -180,37 +180,46 @@ async def move(connection: "ImapConnection", tag: bytes, command: c.Move) -> Non
     parts = await _slices(connection, tag, command.seq_set, is_uid=command.is_uid)
     if parts is None:
         return
-    account_id, read = selected.account_id, connection.context.store.read
+    moved: list[placements.Copied] = []
+    error: Refusal | TryLater | None = None
     try:
-        target = await read(account_id, mailboxes.find, account_id, command.mailbox)
-        if target.id == selected.mailbox_id:
-            raise Refusal(RefusalCode.CANNOT, "The messages are in that mailbox already")
-        moved: list[placements.Copied] = []
-        for ranges in steps_of(parts, changes.MOVED_PER_STEP):
-            moved.append(
-                await connection.context.store.write(
-                    account_id,
-                    placements.move,
-                    account_id,
-                    selected.mailbox_id,
-                    tuple(ranges),
-                    command.mailbox,
-                    _now(),
-                )
-            )
-    except Refusal as refusal:
-        connection.answer_append_error(tag, refusal)
-        return
-    whole = placements.Copied(
-        target.uid_validity,
-        tuple(uid for one in moved for uid in one.from_uids),
-        tuple(uid for one in moved for uid in one.to_uids),
-    )
-    if whole.from_uids:
-        # RFC 6851 §4.3: COPYUID in an untagged OK before the EXPUNGE responses
+        await _move_in_steps(connection, selected, parts, command.mailbox, moved)
+    except (Refusal, TryLater) as refusal:
+        error = refusal
+    if moved:
+        # RFC 6851 §4.3: COPYUID in an untagged OK before the EXPUNGE responses; also for what moved before a refusal
+        whole = placements.Copied(
+            moved[0].uid_validity,
+            tuple(uid for one in moved for uid in one.from_uids),
+            tuple(uid for one in moved for uid in one.to_uids),
+        )
         connection.send(encode.untagged(b"OK", "Moved", code=_copyuid(whole)))
+        await connection.sync(may_expunge=True)
+    if error is not None:
+        connection.answer_append_error(tag, error)
+        return
     await connection.sync(may_expunge=True)
     connection.send(encode.tagged(tag, b"OK", "MOVE completed"))
+
+
+async def _move_in_steps(
+    connection: "ImapConnection", selected: Selected, parts: list[Slice], path: str, moved: list[placements.Copied]
+) -> None:
+    """Move step by step; `moved` tells how far it went.
+
+    Raises:
+        Refusal: NOT_FOUND (the other mailbox), CANNOT. TryLater: the disk is full.
+    """
+    account_id, store = selected.account_id, connection.context.store
+    target = await store.read(account_id, mailboxes.find, account_id, path)
+    if target.id == selected.mailbox_id:
+        raise Refusal(RefusalCode.CANNOT, "The messages are in that mailbox already")
+    for ranges in steps_of(parts, changes.MOVED_PER_STEP):
+        step = await store.write(
+            account_id, placements.move, account_id, selected.mailbox_id, tuple(ranges), path, _now()
+        )
+        if step.from_uids:
+            moved.append(step)
 
 
 async def expunge(connection: "ImapConnection", tag: bytes, command: c.Expunge) -> None:

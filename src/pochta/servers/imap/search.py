@@ -28,9 +28,10 @@ from pochta.proto.imap import commands as c
 from pochta.proto.imap import encode
 from pochta.proto.imap.search import CHARSETS
 from pochta.proto.imap.view import Slice, Snapshot
-from pochta.servers.imap.search_facts import Facts, Mailbox, Pace
+from pochta.servers.imap.search_facts import Facts, Mailbox
 from pochta.servers.imap.search_text import FIELD_BYTES, Needle, field_text, fold_field, needle, value_texts
 from pochta.servers.imap.selected import split_flags
+from pochta.servers.pace import Pace
 from pochta.store.changes import UidRange
 
 if TYPE_CHECKING:

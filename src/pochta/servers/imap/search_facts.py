@@ -7,47 +7,26 @@ be read any more, because its retention is over or its bytes are damaged, is `lo
 Rows are read in steps with a snapshot each: message rows never change, and a uid is never used twice.
 """
 
-import asyncio
 import os
 from collections.abc import AsyncIterator, Collection, Sequence
 from typing import Final, NamedTuple
 
-from pochta import clock, log
+from pochta import log
 from pochta.errors import Corrupt
 from pochta.mime.parse import Part, Scanner, parse
 from pochta.proto.imap.view import Slice
 from pochta.servers.imap.search_text import Needle, Read, find_in_message
+from pochta.servers.pace import Pace
 from pochta.store.blobs import Blobs, StoredBlob
 from pochta.store.store import Store
 from pochta.store.tx import Row, Tx
 
-TURN_S: Final = 0.003  # a turn of the loop; with one more step behind it, still far below INV-12's 10 ms
 ROWS: Final = 64  # cores or days read at once: 0.5 ms
 BLOB_ROWS: Final = 16  # messages or headers read at once: at most 1 MiB of inline bytes, 1 ms
 PARSE_BYTES: Final = 16 * 1024  # parsed at once; of parts of a few octets each that takes 5 ms
 SPAN_SHARE: Final = 8  # one row wanted in so many of a range: reading the range costs less than seeking each
 
 DAY_S: Final = 86_400
-
-
-class Pace:
-    """Gives others their turn of the loop."""
-
-    __slots__ = ("_since",)
-
-    def __init__(self) -> None:
-        self._since = clock.monotonic_s()
-
-    @property
-    def is_over(self) -> bool:
-        """Whether the turn was long enough; 0.1 us."""
-        return clock.monotonic_s() - self._since >= TURN_S
-
-    async def turn(self) -> None:
-        """Let others run if the turn is over."""
-        if self.is_over:
-            await asyncio.sleep(0)
-            self._since = clock.monotonic_s()
 
 
 class Placed(NamedTuple):

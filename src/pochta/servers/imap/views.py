@@ -21,7 +21,7 @@ from pochta.store.tx import Tx
 
 CHANGES_MAX_ROWS: Final = 1000  # more changes than that: reading the whole mailbox is cheaper
 INLINE_MAX_UIDS: Final = 400  # read on the spot; more goes in slices
-MESSAGE_BYTES: Final = 12
+MESSAGE_BYTES: Final = 12 + 2 * 44  # two arrays, and up to two renderings (messages.RENDERINGS_PER_CHUNK)
 VIEWS_MAX: Final = 20_000  # two for each of the default number of connections; about 0.5 KiB each without snapshot
 
 _SYSTEM_FLAGS: Final = (1 << flags.FIRST_KEYWORD_BIT) - 1
