@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import multiprocessing
 import socket
+import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
@@ -30,6 +31,7 @@ from pochta.net.listen import bind_all
 from pochta.store import directory, setup
 from pochta.store.blobs import NewBlob
 from pochta.store.store import Store
+from pochta.worker import SWITCH_S
 
 GOAL_MS = 25.0
 BUSY_S = 0.0002
@@ -45,6 +47,7 @@ def lane(*, seconds: float, deliverers: int, size: int, repeats: int) -> list[Fi
     far below 1.0 the figures are those of a starved process, not of the lane.
     """
     set_sink(lambda _line: None)
+    sys.setswitchinterval(SWITCH_S)  # as a worker does
     figures = []
     for busy in ("callbacks", "noops"):
         runs = []

@@ -14,7 +14,7 @@ from typing import Final
 from pochta.errors import TryLater
 from pochta.proto.imap.view import Slice, Snapshot
 from pochta.servers.imap.views import View, Views
-from pochta.store import flags, mailboxes
+from pochta.store import flags, mailboxes, placements
 from pochta.store.changes import UidRange
 from pochta.store.mailboxes import Mailbox
 from pochta.store.store import Store
@@ -113,6 +113,13 @@ class Selected:
         """How many messages are \\Recent in this session."""
         if not self._recent:
             return 0
+        if self._snapshot is None:
+            # SELECT never reads the mailbox: all messages of a new one are \\Recent, later a few at its end
+            ((first, last),) = self._recent
+            if first <= 1:
+                return self.count
+            args = (self.account_id, self.mailbox_id, first, last)
+            return await self._store.read(self.account_id, placements.count, *args)
         snapshot = await self.snapshot()
         return sum(len(part.uids) for part in snapshot.by_uid(self._recent))
 
