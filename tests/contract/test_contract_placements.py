@@ -4,7 +4,7 @@ import pytest
 from store_harness import EVERYTHING, NOW, Backend, counted, item, new_message
 
 from pochta.errors import Refusal, RefusalCode
-from pochta.store import changes, flags, mailboxes, messages, placements
+from pochta.store import changes, flags, messages, placements
 from pochta.store.placements import FlagMode
 
 Kind = changes.Kind
@@ -185,15 +185,6 @@ def test_two_placements_of_a_message_go_at_once(backend: Backend, account: int) 
 def test_uids_are_not_used_again(backend: Backend, account: int) -> None:
     backend.expunge(account, "Sent", needs_deleted=False)
     assert backend.append(account, "Sent", item()).uids == (7,)
-
-
-def test_removed_mailbox(backend: Backend, account: int) -> None:
-    mailbox_id = backend.write(account, mailboxes.create, account, "x", NOW)
-    backend.read(account, placements.must_exist, account, mailbox_id)
-    backend.write(account, mailboxes.remove, account, "x", NOW)
-    with pytest.raises(Refusal) as caught:
-        backend.read(account, placements.must_exist, account, mailbox_id)
-    assert caught.value.code is RefusalCode.NOT_FOUND
 
 
 def test_changes_since(backend: Backend, account: int) -> None:

@@ -92,7 +92,7 @@ def test_numbers_and_uids_name_the_same_messages(model: Model, raw: list[tuple[i
 
 
 def test_chunks_that_did_not_change_are_shared() -> None:
-    model = {uid: 0 for uid in range(1, 5 * CHUNK_MESSAGES + 1)}
+    model = dict.fromkeys(range(1, 5 * CHUNK_MESSAGES + 1), 0)
     old = snapshot_of(model)
     new = old.refreshed([(600, 600), (9000, 9000)], [(600, 1), (9000, 4)], 2)
     assert sum(1 for a in old.chunks if any(a is b for b in new.chunks)) == 3
@@ -100,7 +100,7 @@ def test_chunks_that_did_not_change_are_shared() -> None:
 
 
 def test_many_small_chunks_are_joined() -> None:
-    model = {uid: 0 for uid in range(1, 40 * CHUNK_MESSAGES + 1)}
+    model = dict.fromkeys(range(1, 40 * CHUNK_MESSAGES + 1), 0)
     snapshot = snapshot_of(model)
     gone = [(uid, uid + CHUNK_MESSAGES - 2) for uid in range(1, 40 * CHUNK_MESSAGES, CHUNK_MESSAGES)]
     assert len(snapshot.refreshed(gone, [], 2).chunks) == 1

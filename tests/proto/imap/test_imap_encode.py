@@ -100,11 +100,5 @@ def test_status_response() -> None:
     assert encode.status_response("blurdy bloop", values) == b'* STATUS "blurdy bloop" (MESSAGES 231 UIDNEXT 44292)\r\n'
 
 
-@pytest.mark.rfc(3501, "7.2.5")
-def test_search_response() -> None:
-    assert encode.search_response([2, 3, 6]) == b"* SEARCH 2 3 6\r\n"
-    assert encode.search_response([]) == b"* SEARCH\r\n"
-
-
 def test_flag_list() -> None:
     assert encode.flag_list(["\\Seen", "$Forwarded"]) == b"(\\Seen $Forwarded)"

@@ -121,8 +121,3 @@ def status_response(mailbox: str, values: Mapping[StatusItem, int], *, utf8_acce
         mailbox_name(mailbox, utf8_accept=utf8_accept),
         b" ".join([b"%b %d" % (item.value, value) for item, value in values.items()]),
     )
-
-
-def search_response(numbers: Iterable[int]) -> bytes:
-    """A SEARCH line; about 0.1 µs per number."""
-    return " ".join(["* SEARCH", *map(str, numbers)]).encode("ascii") + b"\r\n"
