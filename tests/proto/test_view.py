@@ -41,10 +41,10 @@ def shown(old: Snapshot, new: Snapshot) -> tuple[list[int], list[tuple[int, int]
 def told(old: Snapshot, new: Snapshot) -> Model:
     """What a client that obeys the difference believes."""
     difference = old.difference(new)
-    belief = [[uid, bits] for uid, bits in content(old).items()]
+    belief = list(content(old).items())
     for seq in difference.removed:
         del belief[seq - 1]
-    model = {uid: bits for uid, bits in belief}
+    model = dict(belief)
     for block in difference.changed:
         for uid, bits in block:
             assert model[uid] != bits
