@@ -370,7 +370,11 @@ def test_conformance_page_is_current() -> None:
 
 
 def test_cited_sections_exist() -> None:
-    wrong, unknown = conformance.check_sections(cited(), conformance.texts())
+    try:
+        texts = conformance.texts()
+    except FileNotFoundError as error:
+        pytest.skip(str(error))  # a clone by itself passes its tests; CI has the texts, and takes a skip for a failure
+    wrong, unknown = conformance.check_sections(cited(), texts)
     assert wrong == []
     assert len(unknown) < 25, "nearly nothing was looked up"
 
