@@ -21,8 +21,9 @@ from pochta.servers.imap.views import Views
 from pochta.servers.metrics import MetricsConnection, MetricsContext
 from pochta.servers.smtp import SmtpConnection, SmtpContext
 from pochta.status.worker import Sources, StatusSocket
-from pochta.store import leases
+from pochta.store import changes, leases
 from pochta.store.checkpoint import Checkpointer
+from pochta.store.hints import ANYTHING
 from pochta.store.leases import Fence, LeaseHolder
 from pochta.store.store import Store
 from pochta.store.sweep import Sweeper
@@ -30,6 +31,7 @@ from pochta.store.tx import Hint
 
 DRAIN_S: Final = 7.0  # for commands under way; the supervisor kills after 9
 KEEP_ALIVE_S: Final = 120.0  # what idling clients hear; home routers forget a silent connection after about 5 minutes
+ACCOUNTS_A_TURN: Final = 200  # 3 us each
 LAG_CHECK_S: Final = 0.1
 LAG_BREACH_S: Final = 0.010  # INV-12
 
@@ -63,6 +65,7 @@ class App:
         self.smtp_connections: set[SmtpConnection] = set()
         self.metrics_connections: set[MetricsConnection] = set()
         self.loop_lag = LoopLag()
+        self._may_have_missed = asyncio.Event()
         self.background = LeaseHolder(self.store, leases.BACKGROUND, self._work_in_background, on_error=report_bug)
         self._listeners = listeners
         self._acceptors: list[Acceptor] = []
@@ -89,6 +92,7 @@ class App:
         self._status.start()
         loop = asyncio.get_running_loop()
         self._tasks.append(loop.create_task(self._keep_alive(), name="keep alive"))
+        self._tasks.append(loop.create_task(self._make_up(), name="make up for lost hints"))
         self._tasks.append(loop.create_task(self.loop_lag.watch(), name="loop lag"))
         self._tasks.append(loop.create_task(self.background.run(), name="background"))
 
@@ -166,12 +170,35 @@ class App:
         )
 
     def _tell_idling(self, hints: list[Hint]) -> None:
-        accounts = {hint.account_id for hint in hints}
-        if 0 in accounts:
-            accounts = set(self.idling)
-        for account_id in accounts:
-            for connection in tuple(self.idling.get(account_id, ())):
-                connection.hear()
+        for account_id in {hint.account_id for hint in hints}:
+            self._tell_account(account_id)
+        if ANYTHING in hints:
+            self._may_have_missed.set()
+
+    def _tell_account(self, account_id: int) -> None:
+        for connection in tuple(self.idling.get(account_id, ())):
+            connection.hear()
+
+    async def _make_up(self) -> None:
+        """Tell idling clients what no hint told.
+
+        Under load this is asked for every second: only those whose account has changed are woken, and the accounts
+        are looked at in slices (INV-12).
+        """
+        told: dict[int, int] = {}
+        while True:
+            await self._may_have_missed.wait()
+            self._may_have_missed.clear()
+            found: dict[int, int] = {}
+            accounts = tuple(self.idling)
+            for start in range(0, len(accounts), ACCOUNTS_A_TURN):
+                part = accounts[start : start + ACCOUNTS_A_TURN]
+                found.update(await self.store.read(0, changes.mod_seqs, part))
+                for account_id in part:
+                    if account_id not in found or told.get(account_id) != found[account_id]:
+                        self._tell_account(account_id)
+                await asyncio.sleep(0)
+            told = found
 
     async def _keep_alive(self) -> None:
         while True:

@@ -67,6 +67,10 @@ class CountingTx:
         self.statements += 1
         return self._tx.rows(sql, args)
 
+    def rows_within(self, sql: str, args: Sequence[Value], max_bytes: int) -> tuple[list[Row], bool]:
+        self.statements += 1
+        return self._tx.rows_within(sql, args, max_bytes)
+
     def row(self, sql: str, args: Sequence[Value] = ()) -> Row | None:
         self.statements += 1
         return self._tx.row(sql, args)

@@ -154,6 +154,24 @@ def test_impossible_names(backend: Backend, path: str) -> None:
     assert refusal(backend, account, mailboxes.create, path, NOW) is RefusalCode.INVALID_NAME
 
 
+def test_subscriptions_are_bounded(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    account = backend.new_account("anna")
+    count = len(backend.read(account, mailboxes.subscriptions, account))
+    monkeypatch.setattr(mailboxes, "SUBSCRIPTIONS_PER_ACCOUNT", count + 1)
+    backend.write(account, mailboxes.subscribe, account, "one")
+    with pytest.raises(Refusal) as refused:
+        backend.write(account, mailboxes.subscribe, account, "two")
+    assert refused.value.code is RefusalCode.LIMIT
+
+
+@pytest.mark.rfc(3501, "5.1")
+def test_only_ascii_letters_make_inbox(backend: Backend) -> None:
+    account = backend.new_account("anna")
+    backend.write(account, mailboxes.create, account, "\u0131nbox", NOW)  # dotless i: its upper case is I
+    assert backend.read(account, mailboxes.find, account, "\u0131nbox").role is None
+    assert backend.read(account, mailboxes.find, account, "iNBOX").role == "inbox"
+
+
 @pytest.mark.rfc(9051, "6.3.7")
 def test_subscriptions_are_names_only(backend: Backend) -> None:
     account = backend.new_account("a")

@@ -177,3 +177,22 @@ def test_lost_connection_is_a_temporary_failure(served: Backend) -> None:
 def test_percent_signs_stay_out_of_statements() -> None:
     with pytest.raises(ValueError, match="percent"):
         postgres.translate("SELECT 1 WHERE name LIKE 'a%'")
+
+
+def rows_within(tx: Tx, max_bytes: int) -> tuple[int, bool]:
+    rows, has_more = tx.rows_within("SELECT id, envelope FROM message ORDER BY id", (), max_bytes)
+    assert [row[0] for row in rows] == sorted(row[0] for row in rows)
+    again = tx.rows("SELECT count(*) FROM message")  # an answer left in the middle disturbs nothing
+    return len(rows), has_more and len(rows) < again[0][0]
+
+
+def test_rows_end_with_their_bytes(backend: Backend) -> None:
+    account = backend.new_account("a")
+    assert backend.read(account, rows_within, 1) == (0, False)
+    backend.append(account, "INBOX", *[item() for _ in range(40)])
+    count, has_more = backend.read(account, rows_within, 1)
+    assert 0 < count < 40
+    assert has_more
+    assert backend.read(account, rows_within, 1_000_000) == (40, False)
+    size = len(item()[0].envelope)
+    assert backend.read(account, rows_within, 40 * size - 1) == (40, False)

@@ -2,11 +2,15 @@
 
 import re
 import smtplib
+from collections.abc import Callable
 
 import pytest
 from imap_raw import Imap, fill, message
 
-from pochta.servers.imap import views
+from pochta.accounts import edit
+from pochta.servers.imap import fetch, messages, selected, views
+from pochta.store import flags, mailboxes, placements
+from pochta.store.store import Store
 from pochta.testing import Server
 
 
@@ -255,3 +259,157 @@ def test_views_of_a_worker_are_bounded(pochta: Server, monkeypatch: pytest.Monke
         two.ok("SELECT INBOX")
         two.ok("STORE 1 +FLAGS (\\Seen)")
         assert one.ok("NOOP") == [b"* 1 FETCH (FLAGS (\\Seen \\Recent))"]
+
+
+def test_recent_of_a_long_idle_is_one_range(pochta: Server) -> None:
+    fill(pochta, 2)
+    with Imap(pochta) as one, Imap(pochta) as two:
+        tag = two.idle()
+        for exists in (3, 4, 5):
+            deliver(pochta)
+            assert two.line() == b"* %d EXISTS" % exists
+            assert two.line() == b"* %d RECENT" % (exists - 2)
+        assert one.ok("NOOP") == [b"* 5 EXISTS", b"* 2 RECENT"]
+        one.ok("STORE 4 +FLAGS.SILENT (\\Deleted)")
+        assert two.line() == b"* 4 FETCH (FLAGS (\\Deleted \\Recent))"
+        one.ok("EXPUNGE")
+        assert two.line() == b"* 4 EXPUNGE"
+        assert two.done(tag) == []
+        assert two.ok("SEARCH RECENT") == [b"* SEARCH 3 4"]
+        ranges = [one.selected.recent_ranges for one in pochta.app.imap_connections if one.selected]
+        assert sorted(map(list, ranges)) == [[(1, 2)], [(3, 5)]]
+
+
+def test_a_claim_reaches_over_messages_removed_unseen(pochta: Server) -> None:
+    with Imap(pochta) as one:
+        fill(pochta, 1)
+        assert one.ok("NOOP") == [b"* 1 EXISTS", b"* 1 RECENT"]
+        with Imap(pochta, mailbox=None) as two:
+            fill(pochta, 2)
+            two.ok("EXAMINE INBOX")
+            two.ok("UNSELECT")
+            pochta.run(_remove_second)
+        assert one.ok("NOOP") == [b"* 2 EXISTS", b"* 2 RECENT"]
+        assert one.ok("UID SEARCH RECENT") == [b"* SEARCH 1 3"]
+
+
+async def _remove_second(store: Store) -> None:
+    mailbox = await store.read(1, mailboxes.find, 1, "INBOX")
+    await store.write(1, placements.expunge, 1, mailbox.id, ((2, 2),), 1_750_000_000, False)
+
+
+@pytest.mark.parametrize("limits", [{}, {"CHANGES_MAX_CHARS": 4}], ids=["step by step", "read anew"])
+def test_scattered_changes(pochta: Server, monkeypatch: pytest.MonkeyPatch, limits: dict[str, int]) -> None:
+    for name, value in {"INLINE_MAX_UIDS": 1, "SLICE_ROWS": 5, "RANGES_A_STEP": 2, **limits}.items():
+        monkeypatch.setattr(views, name, value)
+    monkeypatch.setattr(selected, "RANGES_A_STEP", 2)
+    monkeypatch.setattr(messages, "RANGES_A_STEP", 2)
+    fill(pochta, 12)
+    with Imap(pochta) as one, Imap(pochta) as two:
+        assert two.ok("UID SEARCH ALL") == [b"* SEARCH 1 2 3 4 5 6 7 8 9 10 11 12"]
+        one.ok("STORE 2,4,6:7,9,11 +FLAGS.SILENT (\\Deleted)")
+        expected = [b"* %d FETCH (FLAGS (\\Deleted))" % seq for seq in (2, 4, 6, 7, 9, 11)]
+        assert two.ok("NOOP") == expected
+        one.ok("STORE 1:12 +FLAGS.SILENT (\\Seen)")
+        assert len(two.ok("NOOP")) == 12
+        fill(pochta, 1)
+        one.ok("EXPUNGE")
+        told = two.ok("NOOP")
+        assert told[:6] == [b"* %d EXPUNGE" % seq for seq in (11, 9, 7, 6, 4, 2)]
+        assert told[6] == b"* 7 EXISTS"
+        one.ok("UID MOVE 1,3,5,13 Trash")
+        assert two.ok("NOOP") == [b"* %d EXPUNGE" % seq for seq in (7, 3, 2, 1)]
+        assert two.ok("UID SEARCH ALL") == [b"* SEARCH 8 10 12"]
+
+
+def test_idle_hears_of_a_change_whose_hint_was_lost(pochta: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(pochta, 1)
+    monkeypatch.setattr("pochta.store.store.POLL_S", 0.05)
+    with Imap(pochta) as one, Imap(pochta) as two:
+        two.idle()
+        pochta.app.store.lane._on_hints = lambda hints: None
+        for seen in (b"+", b"-", b"+"):
+            one.ok(b"STORE 1 " + seen + b"FLAGS (\\Seen)")
+            assert two.line() == b"* 1 FETCH (FLAGS (%b))" % (b"\\Seen" if seen == b"+" else b"")
+
+
+def test_select_names_keywords_that_another_worker_made(pochta: Server) -> None:
+    fill(pochta, 1)
+    with Imap(pochta) as one:
+        pochta.run(_add_keyword)
+        assert any(b"$Elsewhere" in line for line in one.ok("SELECT INBOX"))
+
+
+async def _add_keyword(store: Store) -> None:
+    await store.write(1, flags.keyword_bits, 1, ("$Elsewhere",))
+
+
+def test_long_answers_are_not_kept(pochta: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(messages, "RENDERING_MAX_BYTES", 100)
+    monkeypatch.setattr(selected, "NAMES_MAX", 2)
+    fill(pochta, 4)
+    with Imap(pochta) as one, Imap(pochta) as two:
+        for seq in range(1, 5):
+            one.ok(f"STORE {seq} +FLAGS.SILENT (keyword{seq})")
+        expected = [b"* %d FETCH (FLAGS (keyword%d))" % (seq, seq) for seq in range(1, 5)]
+        for _ in range(2):
+            assert two.ok("FETCH 1:* FLAGS") == expected
+        chunks = [chunk for view in pochta.app.views._views.values() if view.snapshot for chunk in view.snapshot.chunks]
+        assert [chunk.rendered for chunk in chunks] == [{}]
+
+
+@pytest.mark.parametrize(
+    ("change", "args"),
+    [
+        pytest.param(edit.set_credential, ("",), id="another password"),
+        pytest.param(edit.remove_account, (1_750_000_000,), id="removed"),
+    ],
+)
+@pytest.mark.parametrize("command", ["NOOP", "SELECT INBOX", "FETCH 1 FLAGS", "APPEND INBOX {3}", "IDLE"])
+def test_a_session_ends_with_its_credential(
+    pochta: Server, command: str, change: Callable[..., None], args: tuple[object, ...]
+) -> None:
+    pochta.add_account("ben@example.org", "secret")
+    fill(pochta, 1, user="ben@example.org")
+
+    async def write(store: Store) -> None:
+        await store.write(0, change, "ben@example.org", *args)
+
+    with Imap(pochta, user="ben@example.org") as one, Imap(pochta) as other:
+        if command == "IDLE":
+            one.idle()
+            pochta.run(write)
+        else:
+            pochta.run(write)
+            one.begin(command)
+        assert one.line().startswith(b"* BYE")
+        assert one.line() == b""
+        assert other.ok("NOOP") == []
+
+
+def test_large_snapshots_are_compared_in_a_thread(pochta: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(selected, "COMPARED_INLINE_MAX", 2)
+    fill(pochta, 4)
+    with Imap(pochta) as one, Imap(pochta) as two:
+        two.ok("FETCH 1:* FLAGS")
+        one.ok("STORE 2 +FLAGS.SILENT (\\Deleted)")
+        one.ok("EXPUNGE")
+        assert two.ok("NOOP") == [b"* 2 EXPUNGE"]
+
+
+def test_fetch_of_rows_that_hold_much(pochta: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetch, "ROWS_MAX_BYTES", 1)
+    fill(pochta, 50)
+    with Imap(pochta) as one, Imap(pochta) as two:
+        two.ok("NOOP")
+        large = b"To: " + b", ".join(b"a%d@example.net" % n for n in range(1000)) + b"\r\n" + message(51)
+        assert one.append(large)[-1].startswith(b"OK")
+        assert two.ok("NOOP") == [b"* 51 EXISTS", b"* 0 RECENT"]
+        one.ok("UID STORE 3,5:30,44 +FLAGS.SILENT (\\Deleted)")
+        one.ok("EXPUNGE")
+        for items in ("(UID ENVELOPE)", "(UID BODY.PEEK[HEADER.FIELDS (SUBJECT)])"):
+            lines = two.ok(f"FETCH 1:51 {items}")
+            assert len(lines) == 51
+            for n, line in enumerate(lines, 1):
+                assert line.startswith(b"* %d FETCH (UID %d " % (n, n))
+                assert b"test %d" % n in line

@@ -49,6 +49,21 @@ def test_starttls_forgets_what_was_said_before() -> None:
             assert b"with ESMTPS id" in imap.literal("FETCH 1 BODY.PEEK[HEADER]")
 
 
+def test_a_refused_message_leaves_no_file(pochta: Server) -> None:
+    pochta.add_account("full@example.org", "secret", quota_bytes=1000)
+    large = message(1, b"x" * 70 + b"\r\n") * 2000
+    with begun(pochta, "full@example.org") as smtp:
+        assert smtp.data(large)[0] == 552
+    with begun(pochta, "anna@example.org") as smtp:
+        assert smtp.data(b"Received: x\r\n" * 200 + large)[0] == 554
+    with Imap(pochta, user="full@example.org", mailbox=None) as imap:
+        assert imap.append(large)[-1].startswith(b"NO [OVERQUOTA]")
+    assert list((pochta.data_dir / "blobs").glob("*/*")) == []
+    with begun(pochta, "anna@example.org") as smtp:
+        assert smtp.data(large)[0] == 250
+    assert len(list((pochta.data_dir / "blobs").glob("*/*"))) == 1
+
+
 @pytest.mark.rfc(3463, "3.3")
 def test_a_full_mailbox(pochta: Server) -> None:
     pochta.add_account("full@example.org", "secret", quota_bytes=1000)

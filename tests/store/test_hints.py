@@ -1,6 +1,7 @@
 """Hints inside a process, and between the processes of one data folder."""
 
 import asyncio
+import errno
 import os
 import socket
 from collections.abc import Awaitable, Callable
@@ -190,5 +191,49 @@ def test_commit_of_one_store_reaches_the_watchers_of_another(tmp_path: Path, mon
         await watcher.aclose()
         await one.close()
         await two.close()
+
+    asyncio.run(main())
+
+
+def test_a_process_without_descriptors_tells_at_least_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(one: HintHub, two: HintHub) -> None:
+        here = Heard()
+        one.subscribe(here)
+
+        def fail(*args: object) -> int:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        with monkeypatch.context() as patched:
+            patched.setattr("pochta.store.hints.os.open", fail)
+            one.publish([Hint(1, 1)])  # raising here would end the write lane
+        assert await here.some() == [(1, 1)]
+
+    run_hubs(tmp_path, test)
+
+
+def test_poll_goes_on_when_the_log_cannot_be_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    setup.create(tmp_path / "data")
+    monkeypatch.setattr("pochta.store.store.POLL_S", 0.01)
+    sync, failures = Store._sync_wal, [OSError(errno.EIO, "Input/output error")]
+
+    def sync_but_once(store: Store) -> None:
+        sync(store)
+        if failures:
+            raise failures.pop()
+
+    monkeypatch.setattr(Store, "_sync_wal", sync_but_once)
+
+    async def main() -> None:
+        store = Store(tmp_path / "data")
+        store.start()
+        here = Heard()
+        store.subscribe(here)
+        for _ in range(2):
+            await store.write(0, touch, 0, 0)
+            async with asyncio.timeout(10):
+                while ANYTHING not in await here.some():
+                    pass
+        assert not failures
+        await store.close()
 
     asyncio.run(main())

@@ -392,3 +392,23 @@ def test_snapshot_left_early_holds_nothing_back(data_dir: Path) -> None:
                 assert numbers(snapshot) == {"a": 1}
 
     asyncio.run(main())
+
+
+def test_snapshots_at_once_are_bounded(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pochta.store.store.SNAPSHOTS_MAX", 2)
+
+    async def main() -> None:
+        async with opened(data_dir) as store:
+            await store.write(0, put, "a", 1)
+            found: list[dict[str, int]] = []
+
+            async def look() -> None:
+                async with store.snapshot(0) as snapshot:
+                    await asyncio.sleep(0)
+                    found.append(numbers(snapshot))
+
+            await asyncio.gather(*[look() for _ in range(10)])
+            assert found == [{"a": 1}] * 10
+            assert len(store._spare_readers) == 2
+
+    asyncio.run(main())

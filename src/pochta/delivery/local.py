@@ -1,10 +1,11 @@
 """`deliver_local` and `append`: two of the three verbs by which every message enters the store."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from pochta import clock
-from pochta.errors import TryLater
+from pochta.errors import Refusal, TryLater
 from pochta.store import messages
 from pochta.store.messages import Appended, NewMessage, NewPlacement
 from pochta.store.store import Store
@@ -19,7 +20,11 @@ async def deliver_local(store: Store, account_ids: Sequence[int], new: NewMessag
         Refusal: OVER_QUOTA, NOT_FOUND. TryLater: the disk is full.
     """
     check_room(store)
-    await store.write(account_ids[0], messages.deliver, tuple(account_ids), new)
+    try:
+        await store.write(account_ids[0], messages.deliver, tuple(account_ids), new)
+    except Refusal:
+        await drop(store, (new,))
+        raise
 
 
 async def append(
@@ -31,15 +36,30 @@ async def append(
         Refusal: NOT_FOUND, OVER_QUOTA, LIMIT. TryLater: the disk is full.
     """
     check_room(store)
-    return await store.write(
-        account_id,
-        messages.append,
-        account_id,
-        mailbox_path,
-        tuple(items),
-        int(clock.now_s()),
-        in_thread=len(items) > APPENDED_INLINE_MAX,
-    )
+    try:
+        return await store.write(
+            account_id,
+            messages.append,
+            account_id,
+            mailbox_path,
+            tuple(items),
+            int(clock.now_s()),
+            in_thread=len(items) > APPENDED_INLINE_MAX,
+        )
+    except Refusal:
+        await drop(store, [new for new, _ in items])
+        raise
+
+
+async def drop(store: Store, refused: Iterable[NewMessage]) -> None:
+    """Remove the files of messages that were refused, which the sweeper would leave for an hour: long enough for
+    somebody who writes to a full mailbox again and again to fill the disk.
+
+    Never for a commit that failed or was cut off: it may have become durable all the same.
+    """
+    files = [new.blob.file for new in refused if new.blob.file is not None]
+    if files:
+        await asyncio.to_thread(store.blobs.delete_files, files)
 
 
 def check_room(store: Store) -> None:

@@ -318,6 +318,7 @@ class SmtpConnection(Connection):
             if transaction.incoming.received_count - 1 > self.context.hops_max:
                 # RFC 5321 §6.3: a message that has passed so many servers, us not counted, runs in a circle
                 self._refuse_circle(transaction)
+                await local.drop(self.context.store, (new,))
                 return
             await local.deliver_local(self.context.store, tuple(transaction.accounts), new)
         except OSError as error:

@@ -55,7 +55,7 @@ class BlobWriter:
         """Make the file durable under its final name: fsync of the file, rename, fsync of its folder. Blocks.
 
         Raises:
-            OSError: the disk is full or failing; nothing is left behind.
+            OSError: the disk is full or failing; at most a file that no row names is left behind.
         """
         fd, self._fd = self._fd, -1  # ours alone from here: a `discard` meanwhile must not close it under the fsync
         name = f"{int(clock.now_s()):09x}-{clock.token_hex(10)}"
@@ -80,9 +80,9 @@ class BlobWriter:
 
     def discard(self) -> None:
         """Forget the file; harmless after `finish`."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        fd, self._fd = self._fd, -1  # as in `finish`, which may run in a thread at this moment
+        if fd >= 0:
+            os.close(fd)
             self._temporary.unlink(missing_ok=True)
 
 

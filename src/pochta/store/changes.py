@@ -44,6 +44,16 @@ def next_mod_seq(tx: Tx, account_id: int) -> int:
     return mod_seq
 
 
+def mod_seqs(tx: Tx, account_ids: Iterable[int]) -> dict[int, int]:
+    """The last mod_seq of each of the accounts that exist. One statement each."""
+    found: dict[int, int] = {}
+    for account_id in account_ids:
+        row = tx.row("SELECT mod_seq FROM account WHERE id = ?", (account_id,))
+        if row is not None:
+            found[account_id] = row[0]
+    return found
+
+
 def next_ids(tx: Tx, account_id: int, count: int) -> int:
     """The first of `count` fresh numbers for mailboxes, messages and threads of the account."""
     row = tx.row("UPDATE account SET next_id = next_id + ? WHERE id = ? RETURNING next_id", (count, account_id))

@@ -9,6 +9,7 @@ import os
 import socket
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -85,22 +86,24 @@ class HintHub:
             listener(hints)
 
     def tell_others(self, hints: list[Hint]) -> None:
-        """Send one datagram to each other process; a process that does not keep up loses it."""
+        """Send one datagram to each other process; a process that does not keep up loses it.
+
+        Nothing is raised: the lane calls this, and a hint may be lost (INV-4).
+        """
         latest: dict[int, int] = {}
         for account_id, mod_seq in hints:
             latest[account_id] = max(mod_seq, latest.get(account_id, 0))
         pairs = list(latest.items()) if len(latest) <= _PAIRS_A_DATAGRAM else [ANYTHING]
-        self._send(b"".join(_PAIR.pack(account_id, mod_seq) for account_id, mod_seq in pairs))
+        data = b"".join(_PAIR.pack(account_id, mod_seq) for account_id, mod_seq in pairs)
+        with suppress(OSError):  # no folder, or no descriptor is left (EMFILE): the others poll
+            self._send(data)
 
     def _send(self, data: bytes) -> None:
-        try:
-            names = [name for name in os.listdir(self._run_dir) if name.endswith(_SUFFIX) and name != self._own_name]
-        except FileNotFoundError:
-            return
+        names = [name for name in os.listdir(self._run_dir) if name.endswith(_SUFFIX) and name != self._own_name]
         if not names:
             return
-        folder = os.open(self._run_dir, os.O_RDONLY | os.O_DIRECTORY)
         sender = self._socket or _datagram_socket()
+        folder = os.open(self._run_dir, os.O_RDONLY | os.O_DIRECTORY)
         base = f"/proc/self/fd/{folder}" if os.path.isdir("/proc/self/fd") else str(self._run_dir)
         try:
             for name in names:

@@ -21,7 +21,7 @@ import psycopg
 from psycopg import errors, pq, sql
 
 from pochta.errors import TryLater
-from pochta.store import schema, setup
+from pochta.store import schema, setup, sqlite
 from pochta.store.hints import Listener
 from pochta.store.tx import Hint, Row, Tx, Value
 
@@ -54,6 +54,17 @@ class PostgresTx:
 
     def rows(self, sql: str, args: Sequence[Value] = ()) -> list[Row]:
         return self._cursor.execute(translate(sql), args).fetchall()
+
+    def rows_within(self, sql: str, args: Sequence[Value], max_bytes: int) -> tuple[list[Row], bool]:
+        cursor = self._cursor.execute(translate(sql), args)
+        rows: list[Row] = []
+        size = 0
+        while part := cursor.fetchmany(sqlite.ROWS_A_LOOK):
+            rows += part
+            size += sqlite.bytes_in(part)
+            if size > max_bytes:
+                return rows, cursor.fetchone() is not None
+        return rows, False
 
     def row(self, sql: str, args: Sequence[Value] = ()) -> Row | None:
         return self._cursor.execute(translate(sql), args).fetchone()

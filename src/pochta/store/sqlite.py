@@ -9,6 +9,7 @@ import errno
 import fcntl
 import os
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +21,7 @@ from pochta.store.tx import Hint, Row, Value
 
 BUSY_TIMEOUT_MS: Final = 1000  # all writers take the lane first; only a stranger to it can make us wait
 CACHE_KIB: Final = 32 * 1024  # per connection; two connections a worker
+ROWS_A_LOOK: Final = 16  # between two looks at how many bytes were read
 STATEMENT_CACHE: Final = 400  # every statement of the store stays prepared
 
 DATABASE_NAME: Final = "pochta.db"
@@ -53,6 +55,12 @@ def connect(path: Path, *, writable: bool = True, vfs: str | None = None, create
     return connection
 
 
+def bytes_in(rows: Sequence[Row]) -> int:
+    """How many bytes stand in the columns of bytes; those of the first row tell which they are."""
+    columns = [at for at, value in enumerate(rows[0]) if isinstance(value, bytes)]
+    return sum([len(row[at]) for at in columns for row in rows])
+
+
 class SqliteTx:
     """`Tx` over an apsw connection inside BEGIN ... COMMIT."""
 
@@ -66,6 +74,19 @@ class SqliteTx:
 
     def rows(self, sql: str, args: Sequence[Value] = ()) -> list[Row]:
         return self._execute(sql, args).fetchall()
+
+    def rows_within(self, sql: str, args: Sequence[Value], max_bytes: int) -> tuple[list[Row], bool]:
+        cursor = self._execute(sql, args)
+        rows: list[Row] = []
+        size = 0
+        while part := list(islice(cursor, ROWS_A_LOOK)):
+            rows += part
+            size += bytes_in(part)
+            if size > max_bytes:
+                has_more = next(cursor, None) is not None
+                cursor.close(True)
+                return rows, has_more
+        return rows, False
 
     def row(self, sql: str, args: Sequence[Value] = ()) -> Row | None:
         rows = self._execute(sql, args).fetchall()  # fetchall, so that a RETURNING statement runs to its end

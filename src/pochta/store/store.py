@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar, TypeVarTuple
 
 import apsw
 
-from pochta import clock
+from pochta import clock, log
 from pochta.store import blobs, lane, sqlite
 from pochta.store.hints import ANYTHING, HintHub, Listener
 from pochta.store.tx import Hint, Row, Tx, Value
@@ -25,6 +25,7 @@ POLL_S: Final = 1.0  # a lost hint is made good within this; a relaxed commit re
 ROOM_CHECK_S: Final = 1.0  # free disk space is asked for once in this time, not per message
 
 SLICE_ROWS: Final = 1000  # 0.4 ms of the loop (INV-12)
+SNAPSHOTS_MAX: Final = 4  # open at once, each a connection with a cache of up to sqlite.CACHE_KIB (INV-7)
 
 Args = TypeVarTuple("Args")
 R = TypeVar("R")
@@ -65,6 +66,7 @@ class Store:
         self._writer = sqlite.connect(database, vfs=vfs)
         self._reader = self._connect_reader()
         self._spare_readers: list[apsw.Connection] = []
+        self._snapshots_free = asyncio.Semaphore(SNAPSHOTS_MAX)
         self._lock = sqlite.FileLock(data_dir / sqlite.LOCK_NAME)
         self.blobs = blobs.Blobs(data_dir / "blobs")
         self.hints = HintHub(data_dir / "run")
@@ -139,15 +141,19 @@ class Store:
 
     @asynccontextmanager
     async def snapshot(self, account_id: int) -> AsyncIterator["Snapshot"]:
-        """One snapshot that may be read in slices, with the loop's turn between them; keep it under a second."""
-        connection = self._spare_readers.pop() if self._spare_readers else self._connect_reader()
-        connection.execute("BEGIN")
-        snapshot = Snapshot(connection, self.mod_seq_floor)
-        try:
-            yield snapshot
-        finally:
-            snapshot.end()
-            self._spare_readers.append(connection)
+        """One snapshot that may be read in slices, with the loop's turn between them; keep it under a second.
+
+        SNAPSHOTS_MAX are open at once, others wait: ask for none while you hold one.
+        """
+        async with self._snapshots_free:
+            connection = self._spare_readers.pop() if self._spare_readers else self._connect_reader()
+            connection.execute("BEGIN")
+            snapshot = Snapshot(connection, self.mod_seq_floor)
+            try:
+                yield snapshot
+            finally:
+                snapshot.end()
+                self._spare_readers.append(connection)
 
     def _connect_reader(self) -> apsw.Connection:
         return sqlite.connect(self.data_dir / sqlite.DATABASE_NAME, vfs=self._vfs, writable=False)
@@ -207,6 +213,14 @@ class Store:
         finally:
             os.close(fd)
 
+    async def _sync_relaxed(self) -> None:
+        """Bring relaxed commits to the disk; a failure is told and tried again, for the poll must not end by it."""
+        try:
+            await asyncio.to_thread(self._sync_wal)
+        except OSError as error:
+            self._is_wal_dirty = True
+            log.event("store.sync.failed", error=error)
+
     async def _poll(self) -> None:
         seen = self.data_version()
         while True:
@@ -214,7 +228,7 @@ class Store:
             version = self.data_version()
             if self._is_wal_dirty or version != seen:
                 # others' commits too: whoever made them may have been killed before its own turn
-                await asyncio.to_thread(self._sync_wal)
+                await self._sync_relaxed()
             if version != seen:
                 seen = version
                 self.hints.tell_here([ANYTHING])

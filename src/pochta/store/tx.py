@@ -29,6 +29,9 @@ class Tx(Protocol):
     def rows(self, sql: str, args: Sequence[Value] = ()) -> list[Row]:
         """All rows of the answer."""
 
+    def rows_within(self, sql: str, args: Sequence[Value], max_bytes: int) -> tuple[list[Row], bool]:
+        """The first rows, up to about `max_bytes` of bytes columns, at least one; whether there are more."""
+
     def row(self, sql: str, args: Sequence[Value] = ()) -> Row | None:
         """The first row, or None."""
 

@@ -80,7 +80,22 @@ class Server:
         self.stop(is_failing=kind is not None)
 
     def start(self) -> None:
-        """Make the store if there is none, and serve."""
+        """Make the store if there is none, and serve.
+
+        Raises:
+            ServerBug: it did not start; what belongs to it is removed.
+        """
+        try:
+            self._start()
+        except BaseException:
+            if self._thread is not None:
+                connection.on_bug = self._bug_hook_before
+                log.set_sink(self._sink_before)
+            if self._own_dir is not None:
+                shutil.rmtree(self._own_dir, ignore_errors=True)
+            raise
+
+    def _start(self) -> None:
         is_new = not (self.data_dir / "pochta.db").exists()
         if is_new:
             setup.create(self.data_dir, is_throwaway=True)

@@ -166,6 +166,11 @@ class Snapshot:
         ]
         return self.refreshed(ranges, rows, self.mod_seq)
 
+    def unshared(self, newer: "Snapshot") -> int:
+        """How many messages of the newer snapshot stand in chunks that this one does not share."""
+        shared = set(map(id, self.chunks))
+        return sum([len(chunk.uids) for chunk in newer.chunks if id(chunk) not in shared])
+
     def difference(self, newer: "Snapshot") -> Difference:
         """What separates this snapshot from a newer one; only chunks that are not shared are looked at.
 

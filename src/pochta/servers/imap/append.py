@@ -1,5 +1,6 @@
 """APPEND and MULTIAPPEND: messages stream in, all are published together. Source: RFC 3501 §6.3.11, RFC 3502."""
 
+import asyncio
 from typing import TYPE_CHECKING, Final
 
 from pochta import clock
@@ -97,15 +98,20 @@ class Appending:
         Raises:
             Refusal: NOT_FOUND, OVER_QUOTA, LIMIT. TryLater: the disk is full.
         """
-        uid_validity, uids = await local.append(self._context.store, self._account_id, self._path, self._items)
+        items, self._items = self._items, []  # from here on `discard` must not touch files that a row may name
+        uid_validity, uids = await local.append(self._context.store, self._account_id, self._path, items)
         self._context.counters["messages_appended"] += len(uids)
         return b"APPENDUID %d %b" % (uid_validity, encode_ranges(uids))
 
     def discard(self) -> None:
-        """Forget everything."""
+        """Forget everything; files that are complete already are removed in a thread."""
         if self._incoming is not None:
             self._incoming.discard()
             self._incoming = None
+        files = [new.blob.file for new, _ in self._items if new.blob.file is not None]
+        self._items.clear()
+        if files:
+            asyncio.get_running_loop().run_in_executor(None, self._context.store.blobs.delete_files, files)
 
 
 def _as_lawful(error: OSError) -> Exception:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from pochta import clock, log
-from pochta.accounts.auth import Authenticator
+from pochta.accounts.auth import AuthenticatedAccount, Authenticator
 from pochta.delivery.intake import Intake
 from pochta.errors import Refusal, RefusalCode, TryLater
 from pochta.net.connection import Connection
@@ -39,6 +39,7 @@ from pochta.servers.imap.table import HANDLERS, State
 from pochta.servers.imap.views import Views
 from pochta.servers.pace import Pace
 from pochta.servers.refusal import imap_answer
+from pochta.store import directory
 from pochta.store.store import Store
 
 FLUSH_BYTES: Final = 64 * 1024  # INV-7: output above that waits for the peer
@@ -80,6 +81,7 @@ class ImapConnection(Connection):
         "_appending",
         "_auth_failures",
         "_bad_commands",
+        "_generation",
         "_has_eof",
         "_has_news",
         "_idle_tag",
@@ -88,6 +90,7 @@ class ImapConnection(Connection):
         "_login_until_s",
         "_out",
         "_out_bytes",
+        "_seen_version",
         "account_id",
         "address",
         "context",
@@ -119,6 +122,8 @@ class ImapConnection(Connection):
         self._bad_commands = 0
         self._login_until_s = 0.0
         self._auth_failures = 0
+        self._generation = 0  # of the credential that was signed in with
+        self._seen_version = -1  # of the store, when the generation was last compared
 
     @property
     def may_sign_in(self) -> bool:
@@ -246,6 +251,8 @@ class ImapConnection(Connection):
                 if event is None:
                     if self._has_news and self._idle_tag is not None:
                         self._has_news = False
+                        if await self._is_account_lost():
+                            break
                         await self.sync(may_expunge=True)
                         continue
                     break
@@ -305,7 +312,26 @@ class ImapConnection(Connection):
             self._flush()
             self.close()
 
+    async def _is_account_lost(self) -> bool:
+        """Whether the account was removed, disabled or given another password since the sign-in; BYE is sent then.
+
+        One small read, if anybody has committed since the last look.
+        """
+        store = self.context.store
+        version = store.data_version()
+        if version == self._seen_version:
+            return False
+        if await store.read(self.account_id, directory.generation, self.account_id) == self._generation:
+            self._seen_version = version
+            return False
+        self.send(encode.untagged(b"BYE", "The account has changed; sign in again"))
+        self._flush()
+        self.close()
+        return True
+
     async def _handle(self, event: Event) -> None:
+        if self.account_id and isinstance(event, CommandEvent | AppendStart) and await self._is_account_lost():
+            return
         if isinstance(event, CommandEvent):
             await self._run(event.tag, event.command)
         elif isinstance(event, AppendChunk | AppendStart | AppendMessageEnd | AppendDone):
@@ -438,11 +464,12 @@ class ImapConnection(Connection):
         if dropped:
             log.event("imap.starttls.injected", conn=self.id, peer=self.peer_address, dropped=dropped)
 
-    def signed_in(self, account_id: int, address: str) -> None:
+    def signed_in(self, account: AuthenticatedAccount) -> None:
         """From now on the connection acts for this account."""
-        self.account_id = account_id
-        self.address = address
+        self.account_id = account.account_id
+        self.address = account.address
+        self._generation = account.generation
         self.engine.is_authenticated = True
         self.set_deadline(self.context.idle_timeout_s)
         self.context.counters["logins"] += 1
-        log.event("imap.login", conn=self.id, account=address)
+        log.event("imap.login", conn=self.id, account=account.address)

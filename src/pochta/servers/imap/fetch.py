@@ -5,6 +5,7 @@ BODYSTRUCTURE and the usual header fields from rows, up to a chunk of the view a
 by one format; only other sections open the message (`sections`). No object and no await for each message but there.
 """
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -24,6 +25,9 @@ from pochta.store.tx import Row, Tx
 
 if TYPE_CHECKING:
     from pochta.servers.imap.connection import ImapConnection
+
+# Rows of usual mail take 1 KiB each; ENVELOPE and BODYSTRUCTURE of one hostile message take up to a megabyte each
+ROWS_MAX_BYTES: Final = 2 * 1024 * 1024
 
 _SNAPSHOT_ITEMS: Final = frozenset({FetchAttribute.UID, FetchAttribute.FLAGS})
 
@@ -131,39 +135,54 @@ async def _respond(
         return b""
     steps = plan(items)
     missing = b""
-    for part in snapshot.by_uid(ranges):
-        rows = await _rows(connection, selected, part, steps.sql_columns)
-        if len(rows) < part.stop - part.start:
-            missing = missing or _GONE
-        if not steps.opened and _has_incomplete_core(steps, rows):
-            opening = _opening(steps)
-            rows = await _rows(connection, selected, part, opening.sql_columns)
-            is_whole = await _send_opened(connection, selected, part, opening, rows)
-        elif steps.opened:
-            is_whole = await _send_opened(connection, selected, part, steps, rows)
-        else:
-            await connection.send_large(await _row_lines(selected, part, steps, rows))
-            is_whole = True
-        missing = missing if is_whole else _DAMAGED
-        await pace.turn()
+    for left in snapshot.by_uid(ranges):
+        while left.start < left.stop:
+            part, rows = await _rows(connection, selected, left, steps.sql_columns)
+            if not steps.opened and _has_incomplete_core(steps, rows):
+                opening = _opening(steps)
+                part, rows = await _rows(connection, selected, part, opening.sql_columns)
+                is_whole = await _send_opened(connection, selected, part, opening, rows)
+            elif steps.opened:
+                is_whole = await _send_opened(connection, selected, part, steps, rows)
+            else:
+                await connection.send_large(await _row_lines(selected, part, steps, rows))
+                is_whole = True
+            if len(rows) < part.stop - part.start:
+                missing = missing or _GONE
+            missing = missing if is_whole else _DAMAGED
+            left = left._replace(start=part.stop, seq=part.seq + part.stop - part.start)
+            await pace.turn()
     return missing
 
 
-async def _rows(connection: "ImapConnection", selected: Selected, part: Slice, columns: tuple[str, ...]) -> list[Row]:
-    """(uid, *columns) of the slice's messages, rising; those of removed ones too while they are kept."""
+async def _rows(
+    connection: "ImapConnection", selected: Selected, part: Slice, columns: tuple[str, ...]
+) -> tuple[Slice, list[Row]]:
+    """(uid, *columns) of the slice's messages, rising; those of removed ones too while they are kept.
+
+    Of a slice with very much in its rows only the beginning: the first value is the part that was read.
+    """
     if not columns:
-        return [(uid,) for uid in part.uids]
+        return part, [(uid,) for uid in part.uids]
     first, last = part.chunk.uids[part.start], part.chunk.uids[part.stop - 1]
     args = (selected.account_id, selected.mailbox_id, first, last)
     read = connection.context.store.read
-    rows = await read(selected.account_id, _read_rows, "placement", columns, *args)
-    wanted = part.stop - part.start
-    if len(rows) == wanted:
-        return rows
+    rows, has_more = await read(selected.account_id, _read_rows, "placement", columns, *args)
+    if has_more:
+        part = _up_to(part, rows[-1][0])
+    if len(rows) == part.stop - part.start:
+        return part, rows
     # INV-8: a command works on the view it began with
-    gone = await read(selected.account_id, _read_rows, "removed", columns, *args)
+    gone, has_more = await read(selected.account_id, _read_rows, "removed", columns, *args)
+    if has_more:
+        part = _up_to(part, gone[-1][0])
     uids = set(part.uids)
-    return sorted((row for row in (*rows, *gone) if row[0] in uids), key=_uid_of)
+    return part, sorted((row for row in (*rows, *gone) if row[0] in uids), key=_uid_of)
+
+
+def _up_to(part: Slice, uid: int) -> Slice:
+    """The beginning of the slice, up to `uid`."""
+    return part._replace(stop=bisect_right(part.chunk.uids, uid, part.start, part.stop))
 
 
 def _uid_of(row: Row) -> int:
@@ -173,15 +192,15 @@ def _uid_of(row: Row) -> int:
 
 def _read_rows(
     tx: Tx, table: str, columns: tuple[str, ...], account_id: int, mailbox_id: int, first: int, last: int
-) -> list[Row]:
-    join = ""
-    if any(column.startswith("m.") for column in columns):
-        join = " JOIN message m ON m.account_id = p.account_id AND m.id = p.message_id"
-    return tx.rows(
+) -> tuple[list[Row], bool]:
+    is_joined = any(column.startswith("m.") for column in columns)
+    join = " JOIN message m ON m.account_id = p.account_id AND m.id = p.message_id" if is_joined else ""
+    sql = (
         f"SELECT p.uid, {', '.join(columns)} FROM {table} p{join}"
-        " WHERE p.account_id = ? AND p.mailbox_id = ? AND p.uid BETWEEN ? AND ? ORDER BY p.uid",
-        (account_id, mailbox_id, first, last),
+        " WHERE p.account_id = ? AND p.mailbox_id = ? AND p.uid BETWEEN ? AND ? ORDER BY p.uid"
     )
+    args = (account_id, mailbox_id, first, last)
+    return tx.rows_within(sql, args, ROWS_MAX_BYTES) if is_joined else (tx.rows(sql, args), False)
 
 
 async def _values(

@@ -7,8 +7,10 @@ from pochta import clock
 from pochta.proto.imap import commands as c
 from pochta.proto.imap import encode
 from pochta.servers.imap.selected import SYSTEM_FLAGS, Selected
+from pochta.servers.imap.views import ANY_KEYWORD
+from pochta.servers.pace import Pace
 from pochta.store import mailboxes
-from pochta.store.mailboxes import DELIMITER, INBOX, Mailbox
+from pochta.store.mailboxes import DELIMITER, INBOX, Mailbox, is_inbox
 from pochta.store.tx import Tx
 
 if TYPE_CHECKING:
@@ -38,7 +40,7 @@ async def select(connection: "ImapConnection", tag: bytes, command: c.Select) ->
     connection.selected = selected
     await selected.claim_recent(mailbox.recent_uid, mailbox.uid_next)
     recent = await selected.recent_count()
-    keywords = list((await context.views.keywords(account_id, 0)).values())
+    keywords = list((await context.views.keywords(account_id, ANY_KEYWORD)).values())
     shown = encode.flag_list([*_SYSTEM_NAMES, *keywords])
     permanent = b"()" if command.is_read_only else encode.flag_list([*_SYSTEM_NAMES, *keywords, "\\*"])
     connection.send(
@@ -131,7 +133,7 @@ def pattern_of(reference: str, pattern: str) -> re.Pattern[str]:
     # RFC 3501 §6.3.8: the reference is put before the pattern as it is
     whole = re.sub(r"[*%]*\*[*%]*", "*", reference + pattern)
     whole = re.sub(r"%+", "%", whole)
-    if whole[:5].upper() == INBOX and whole[5:6] in ("", DELIMITER, "*", "%"):
+    if is_inbox(whole[:5]) and whole[5:6] in ("", DELIMITER, "*", "%"):
         whole = INBOX + whole[5:]
     # "*" may end where the piece behind it first fits; the last piece ends the name. Each piece is tried once, in an
     # atomic group: otherwise 20 wildcards would make a name of 8 kB take longer than anybody waits.
@@ -166,7 +168,9 @@ async def list_(connection: "ImapConnection", tag: bytes, command: c.List) -> No
     account_id = connection.account_id
     found, subscribed = await connection.context.store.read(account_id, _read_list, account_id)
     patterns = [pattern_of(command.reference, pattern) for pattern in command.patterns]
+    pace = Pace()
     for mailbox in found:
+        await pace.turn()
         if not any(pattern.fullmatch(mailbox.path) for pattern in patterns):
             continue
         if c.ListSelect.SUBSCRIBED in command.selection and mailbox.path not in subscribed:
@@ -192,7 +196,9 @@ async def lsub(connection: "ImapConnection", tag: bytes, command: c.Lsub) -> Non
     existing = {mailbox.path for mailbox in found}
     pattern = pattern_of(command.reference, command.pattern)
     told: set[str] = set()
+    pace = Pace()
     for path in sorted(subscribed):
+        await pace.turn()
         if pattern.fullmatch(path):
             told.add(path)
             attributes = [] if path in existing else ["\\Noselect"]

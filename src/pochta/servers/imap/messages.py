@@ -14,7 +14,7 @@ from pochta.proto.imap import commands as c
 from pochta.proto.imap import encode
 from pochta.proto.imap.seqset import SeqSet, encode_ranges
 from pochta.proto.imap.view import Slice, Snapshot
-from pochta.servers.imap.selected import Selected, split_flags, steps_of, uid_ranges
+from pochta.servers.imap.selected import RANGES_A_STEP, Selected, split_flags, steps_of, uid_ranges
 from pochta.store import changes, flags, mailboxes, placements
 from pochta.store.placements import FlagMode
 
@@ -26,6 +26,9 @@ _MODES: Final = {
     c.StoreMode.ADD: FlagMode.ADD,
     c.StoreMode.REMOVE: FlagMode.REMOVE,
 }
+
+RENDERINGS_PER_CHUNK: Final = 2  # a client that asks 1:* again, and one that asks with UID
+RENDERING_MAX_BYTES: Final = 32 * 1024  # 25 KiB with usual flags; with 58 long keywords on all messages it is 3 MB
 
 
 def _now() -> int:
@@ -126,14 +129,11 @@ async def flag_lines(selected: Selected, part: Slice, *, with_uid: bool) -> byte
             rendered = b"".join([b"* %d FETCH (UID %d FLAGS (%b))\r\n" % row for row in rows])
         else:
             rendered = b"".join([b"* %d FETCH (FLAGS (%b))\r\n" % row for row in zip(numbers, shown, strict=True)])
-        if is_plain:
+        if is_plain and len(rendered) <= RENDERING_MAX_BYTES:
             if len(part.chunk.rendered) >= RENDERINGS_PER_CHUNK:
                 part.chunk.rendered.clear()
             part.chunk.rendered[key] = rendered
     return rendered
-
-
-RENDERINGS_PER_CHUNK: Final = 2  # 25 KiB each; a client that asks 1:* again, and one that asks with UID
 
 
 async def copy(connection: "ImapConnection", tag: bytes, command: c.Copy) -> None:
@@ -249,14 +249,16 @@ async def _remove_deleted(
         await asyncio.sleep(0)
     step = changes.MOVED_PER_STEP
     for start in range(0, len(deleted), step):
-        await connection.context.store.write(
-            selected.account_id,
-            placements.expunge,
-            selected.account_id,
-            selected.mailbox_id,
-            tuple(changes.ranges_of(deleted[start : start + step])),
-            _now(),
-        )
+        ranges = changes.ranges_of(deleted[start : start + step])
+        for at in range(0, len(ranges), RANGES_A_STEP):
+            await connection.context.store.write(
+                selected.account_id,
+                placements.expunge,
+                selected.account_id,
+                selected.mailbox_id,
+                tuple(ranges[at : at + RANGES_A_STEP]),
+                _now(),
+            )
         if is_told:
             await connection.sync(may_expunge=True)
 

@@ -31,6 +31,7 @@ from pochta.proto.imap.view import Slice, Snapshot
 from pochta.servers.imap.search_facts import Facts, Mailbox
 from pochta.servers.imap.search_text import FIELD_BYTES, Needle, field_text, fold_field, needle, value_texts
 from pochta.servers.imap.selected import split_flags
+from pochta.servers.imap.views import ANY_KEYWORD
 from pochta.servers.pace import Pace
 from pochta.store.changes import UidRange
 
@@ -38,8 +39,6 @@ if TYPE_CHECKING:
     from pochta.servers.imap.connection import ImapConnection
 
 BADCHARSET: Final = b"BADCHARSET (%b)" % " ".join(name for name in CHARSETS if name != "ASCII").encode("ascii")
-
-_ANY_KEYWORD: Final = (1 << 63) - 1  # bits nobody knows all of: the dictionary is read again
 
 
 async def search(connection: "ImapConnection", tag: bytes, command: c.Search) -> None:
@@ -85,7 +84,7 @@ async def _keyword_bits(connection: "ImapConnection", key: c.SearchKey) -> dict[
     views, account_id = connection.context.views, connection.account_id
     known = {name.lower(): bit for bit, name in (await views.keywords(account_id, 0)).items()}
     if not names <= known.keys():
-        known = {name.lower(): bit for bit, name in (await views.keywords(account_id, _ANY_KEYWORD)).items()}
+        known = {name.lower(): bit for bit, name in (await views.keywords(account_id, ANY_KEYWORD)).items()}
     return known
 
 

@@ -4,16 +4,17 @@ Small messages are read in batches; a section of a large one goes to the peer in
 taken the one before (INV-5, INV-7). A message is parsed only when a part number, or BODY, was asked for.
 """
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pochta import log
 from pochta.errors import Corrupt
 from pochta.mime import describe
-from pochta.mime.parse import Part, Scanner
+from pochta.mime.parse import Part, Scanner, parse
 from pochta.mime.section import filter_fields, find_section
 from pochta.proto.imap.commands import BodySection, FetchItem, SectionKind
+from pochta.servers.imap.search_facts import PARSE_BYTES
+from pochta.servers.pace import Pace
 from pochta.store import blobs
 from pochta.store.blobs import StoredBlob
 from pochta.store.tx import Tx
@@ -110,14 +111,14 @@ def _needs_parse(item: FetchItem) -> bool:
 
 
 async def _parsed(connection: "ImapConnection", blob: StoredBlob) -> Part:
-    if blob.inline is not None:
-        scanner = Scanner(coalesce_bytes=len(blob.inline) + 1)
-        scanner.feed(blob.inline)
-        return scanner.finish()
-    scanner = Scanner()
+    if blob.inline is not None and blob.size <= PARSE_BYTES:
+        return parse(blob.inline)
+    scanner = Scanner(coalesce_bytes=PARSE_BYTES)
+    pace = Pace()
     async for chunk in connection.context.store.blobs.open(blob, 0, blob.size):
-        scanner.feed(chunk)
-        await asyncio.sleep(0)
+        for at in range(0, len(chunk), PARSE_BYTES):
+            scanner.feed(chunk[at : at + PARSE_BYTES])
+            await pace.turn()
     return scanner.finish()
 
 

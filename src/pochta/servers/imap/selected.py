@@ -12,7 +12,7 @@ from itertools import chain
 from typing import Final
 
 from pochta.errors import TryLater
-from pochta.proto.imap.view import Slice, Snapshot
+from pochta.proto.imap.view import Difference, Slice, Snapshot
 from pochta.servers.imap.views import View, Views
 from pochta.store import flags, mailboxes, placements
 from pochta.store.changes import UidRange
@@ -20,6 +20,9 @@ from pochta.store.mailboxes import Mailbox
 from pochta.store.store import Store
 
 RENDERED_A_TURN: Final = 1000  # lines made before the loop has its turn (INV-12)
+COMPARED_INLINE_MAX: Final = 20_000  # messages, 0.2 us each
+NAMES_MAX: Final = 4096  # sets of flags whose names a session keeps; a mailbox in use has some dozens
+RANGES_A_STEP: Final = 128  # of one step of the lane: two to five statements each, 1-5 ms
 
 SYSTEM_FLAGS: Final = (
     (flags.ANSWERED, "\\Answered"),
@@ -98,10 +101,16 @@ class Selected:
 
     async def claim_recent(self, first_uid: int, uid_next: int) -> None:
         """Make the messages first_uid <= uid < uid_next \\Recent here and nowhere else (RFC 3501 §2.3.2)."""
+        last_uid = self._recent[-1][1] if self._recent else -1
+        if self._recent and last_uid + 1 == self.view.recent_uid:
+            first_uid = last_uid + 1  # nobody has claimed since: what lies in between, if anything, was removed
         first_uid = max(first_uid, self.view.recent_uid)
         if first_uid >= uid_next:
             return
-        self._recent.append((first_uid, uid_next - 1))
+        if first_uid == last_uid + 1:
+            self._recent[-1] = (self._recent[-1][0], uid_next - 1)  # or IDLE for days would gather thousands of ranges
+        else:
+            self._recent.append((first_uid, uid_next - 1))
         if not self.is_read_only:
             self.view.recent_uid = uid_next
             args = (self.account_id, self.mailbox_id, uid_next)
@@ -149,7 +158,7 @@ class Selected:
         new = await self._views.current(self.view)
         if new is old:
             return
-        removed, changed, added = old.difference(new)
+        removed, changed, added = await _difference(old, new)
         if removed and not may_expunge:
             return  # INV-8: the next command that permits it tells everything
         changed = chain(changed, self._still_untold(new))
@@ -193,21 +202,22 @@ class Selected:
             names = [name for bit, name in SYSTEM_FLAGS if bits & bit]
             names += ["\\Recent"] if is_recent else []
             names += [name for bit, name in known.items() if bits & bit]
-            shown = self._names[key] = " ".join(names).encode("ascii")
+            shown = " ".join(names).encode("ascii")
+            if len(self._names) >= NAMES_MAX:
+                self._names.clear()
+            self._names[key] = shown
         return shown
 
     async def shown_flags(self, part: Slice) -> list[bytes]:
         """`flag_names` of each message of the slice. About 0.05 us a message."""
-        for bits in set(part.flags):
-            await self.flag_names(bits)
+        names = {bits: await self.flag_names(bits) for bits in set(part.flags)}
         first, last = part.chunk.uids[part.start], part.chunk.uids[part.stop - 1]
-        names = self._names
         if any(low <= last and high >= first for low, high in self._recent):
             return [
                 await self.flag_names(bits, is_recent=self.is_recent(uid))
                 for uid, bits in zip(part.uids, part.flags, strict=True)
             ]
-        return [names[bits << 1] for bits in part.flags]
+        return [names[bits] for bits in part.flags]
 
     def believe(self, ranges: Sequence[UidRange], keep: int, add: int) -> None:
         """Note that the client takes the flags of `ranges` to be `old & keep | add` without being told."""
@@ -224,7 +234,7 @@ class Selected:
         if new is old:
             return old
         self._untold = _without(self._untold, ranges)
-        removed, changed, added = old.difference(new)
+        removed, changed, added = await _difference(old, new)
         if not (removed or added or self._untold):
             named = {uid for part in old.by_uid(ranges) for uid in part.uids}
             if all(uid in named for block in changed for uid, _ in block):
@@ -238,6 +248,13 @@ class Selected:
         ]
         self._snapshot = old.refreshed(ranges, merged, old.mod_seq)
         return self._snapshot
+
+
+async def _difference(old: Snapshot, new: Snapshot) -> Difference:
+    """`Snapshot.difference`; where most of a large mailbox was read anew, in a thread (INV-12)."""
+    if max(old.count, new.count) > COMPARED_INLINE_MAX and old.unshared(new) > COMPARED_INLINE_MAX:
+        return await asyncio.to_thread(old.difference, new)  # snapshots never change
+    return old.difference(new)
 
 
 def _without(ranges: Sequence[UidRange], cut: Sequence[UidRange]) -> list[UidRange]:
@@ -270,13 +287,13 @@ def uid_ranges(parts: Sequence[Slice]) -> list[UidRange]:
 
 
 def steps_of(parts: Sequence[Slice], size: int) -> list[list[UidRange]]:
-    """The messages of the slices in steps of about `size` messages, each as uid ranges."""
+    """The messages of the slices in steps of about `size` messages and RANGES_A_STEP ranges, each as uid ranges."""
     steps: list[list[UidRange]] = []
     held: list[Slice] = []
     count = 0
     for part in parts:
         length = part.stop - part.start
-        if held and count + length > size:
+        if held and (count + length > size or len(held) >= RANGES_A_STEP):
             steps.append(uid_ranges(held))
             held, count = [], 0
         held.append(part)

@@ -92,5 +92,5 @@ async def _verify(connection: "ImapConnection", tag: bytes, username: str, passw
         connection.answer_error(tag, refusal)
         connection.count_auth_failure()
         return
-    connection.signed_in(account.account_id, account.address)
+    connection.signed_in(account)
     connection.send(encode.tagged(tag, b"OK", f"{word} completed", code=b"CAPABILITY " + connection.capabilities()))

@@ -8,7 +8,7 @@ INV-7: the snapshots a worker keeps are bounded; the least used one is dropped, 
 import asyncio
 from array import array
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 from pochta.errors import Refusal, RefusalCode
@@ -16,13 +16,17 @@ from pochta.proto.imap.view import Snapshot
 from pochta.store import changes, flags, placements
 from pochta.store.changes import UidRange
 from pochta.store.messages import UID_LIMIT
-from pochta.store.store import Store
+from pochta.store.store import SLICE_ROWS, Store
 from pochta.store.tx import Tx
 
 CHANGES_MAX_ROWS: Final = 1000  # more changes than that: reading the whole mailbox is cheaper
+CHANGES_MAX_CHARS: Final = 64 * 1024  # of their uids as text: 10 000 ranges, decoded and merged in 5 ms
+RANGES_A_STEP: Final = 200  # read at once: 1-2 ms
 INLINE_MAX_UIDS: Final = 400  # read on the spot; more goes in slices
 MESSAGE_BYTES: Final = 12 + 2 * 44  # two arrays, and up to two renderings (messages.RENDERINGS_PER_CHUNK)
 VIEWS_MAX: Final = 20_000  # two for each of the default number of connections; about 0.5 KiB each without snapshot
+
+ANY_KEYWORD: Final = (1 << 63) - 1  # bits nobody knows all of: the dictionary is read again
 
 _SYSTEM_FLAGS: Final = (1 << flags.FIRST_KEYWORD_BIT) - 1
 
@@ -60,11 +64,17 @@ def _read_mod_seq(tx: Tx, account_id: int, mailbox_id: int) -> int:
 def _read_news(tx: Tx, account_id: int, mailbox_id: int, since: int) -> _News:
     mod_seq = _read_mod_seq(tx, account_id, mailbox_id)
     floor = tx.row("SELECT log_floor_mod_seq FROM account WHERE id = ?", (account_id,))
-    rows = changes.since(tx, account_id, mailbox_id, since, limit=CHANGES_MAX_ROWS)
+    rows = _few_changes(tx, account_id, mailbox_id, since)
     if rows is None or floor is None or floor[0] > since:
         return _News(mod_seq, None)
     ranges = [one for kind, uids in rows if kind != changes.Kind.MAILBOX for one in changes.decode_ranges(uids)]
     return _News(mod_seq, changes.merge_ranges(ranges))
+
+
+def _few_changes(tx: Tx, account_id: int, mailbox_id: int, since: int) -> list[tuple[int, str]] | None:
+    """As `changes.since`; None when there is more than can be decoded in one step (INV-12)."""
+    rows = changes.since(tx, account_id, mailbox_id, since, limit=CHANGES_MAX_ROWS)
+    return None if rows is None or sum(len(uids) for _, uids in rows) > CHANGES_MAX_CHARS else rows
 
 
 def _read_small_news(
@@ -89,11 +99,28 @@ def _read_removed(tx: Tx, account_id: int, mailbox_id: int, since: int, uid_next
 
 def _read_flag_changes(tx: Tx, account_id: int, mailbox_id: int, since: int, uid_next: int) -> list[UidRange]:
     """The uids below `uid_next` whose flags have changed; all of them when there were too many changes."""
-    rows = changes.since(tx, account_id, mailbox_id, since, limit=CHANGES_MAX_ROWS)
+    rows = _few_changes(tx, account_id, mailbox_id, since)
     if rows is None:
         return [(1, uid_next - 1)]
     ranges = [one for kind, uids in rows if kind == changes.Kind.FLAGS for one in changes.decode_ranges(uids)]
     return [(first, min(last, uid_next - 1)) for first, last in changes.merge_ranges(ranges) if first < uid_next]
+
+
+def _steps(ranges: Sequence[UidRange]) -> Iterator[list[UidRange]]:
+    """The ranges, cut, in groups of at most SLICE_ROWS uids and RANGES_A_STEP ranges."""
+    group: list[UidRange] = []
+    left = SLICE_ROWS
+    for first, last in ranges:
+        while first <= last:
+            stop = min(last, first + left - 1)
+            group.append((first, stop))
+            left -= stop - first + 1
+            first = stop + 1
+            if not left or len(group) == RANGES_A_STEP:
+                yield group
+                group, left = [], SLICE_ROWS
+    if group:
+        yield group
 
 
 class Views:
@@ -141,6 +168,8 @@ class Views:
         Raises:
             Refusal: NOT_FOUND, the mailbox was removed.
         """
+        if (view.account_id, view.mailbox_id) in self._views:
+            self._views.move_to_end((view.account_id, view.mailbox_id))
         async with view.lock:
             version = self._store.data_version()
             snapshot = view.snapshot
@@ -194,22 +223,15 @@ class Views:
     async def _refresh_in_slices(self, view: View, old: Snapshot) -> Snapshot:
         async with self._store.snapshot(view.account_id) as snapshot:
             news = _read_news(snapshot, view.account_id, view.mailbox_id, old.mod_seq)
-            if news.ranges is None:
-                return await self._load(view)
-            # slice by slice: taking over a million flags in one step would hold the loop for half a second
-            for first, last in news.ranges:
-                begin = first
-                async for rows in snapshot.slices(
-                    "SELECT uid, flags FROM placement WHERE account_id = ? AND mailbox_id = ? AND uid BETWEEN ? AND ?"
-                    " ORDER BY uid",
-                    (view.account_id, view.mailbox_id, first, last),
-                ):
-                    pairs: Sequence[tuple[int, int]] = rows
-                    old = old.refreshed([(begin, pairs[-1][0])], pairs, news.mod_seq)
-                    begin = pairs[-1][0] + 1
-                if begin <= last:
-                    old = old.refreshed([(begin, last)], [], news.mod_seq)
-        return Snapshot(old.chunks, news.mod_seq)
+            if news.ranges is not None:
+                # step by step: taking over a million flags at once would hold the loop for half a second
+                for part in _steps(news.ranges):
+                    rows: list[tuple[int, int]] = []
+                    rows += placements.flags_of(snapshot, view.account_id, view.mailbox_id, part)
+                    old = old.refreshed(part, rows, news.mod_seq)
+                    await asyncio.sleep(0)
+                return Snapshot(old.chunks, news.mod_seq)
+        return await self._load(view)
 
     def _drop_least_used(self, coming: int, keep: View) -> None:
         total = coming + sum(view.snapshot.count for view in self._views.values() if view.snapshot is not None)
@@ -224,5 +246,8 @@ class Views:
         """The account's keywords, bit value to name, knowing at least those of `bits`."""
         known = self._keywords.get(account_id)
         if known is None or bits & ~(_SYSTEM_FLAGS | sum(known)):
-            known = self._keywords[account_id] = await self._store.read(account_id, flags.keywords, account_id)
+            known = await self._store.read(account_id, flags.keywords, account_id)
+            if len(self._keywords) >= VIEWS_MAX:
+                self._keywords.clear()
+            self._keywords[account_id] = known
         return known
