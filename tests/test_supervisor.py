@@ -341,7 +341,8 @@ def test_no_data(folder: Path, real: Start) -> None:
     settings(folder)
     shutil.rmtree(folder / "data")
     assert refused(real()) == (
-        f"{folder}/data: no such folder; make one with `pochta init`, or correct data_dir in the settings"
+        f"{folder}/pochta.toml: {folder}/data: no such folder;"
+        " make one with `pochta init`, or correct data_dir in the settings"
     )
     assert not (folder / "data").exists()
 
@@ -354,7 +355,7 @@ def test_port_in_use(folder: Path, real: Start) -> None:
         settings(folder, first, Listener(protocol=ListenerProtocol.SMTP, address=f"127.0.0.1:{port}"))
         server = real()
         assert refused(server) == (
-            f"listener 127.0.0.1:{port}: port {port} is in use;"
+            f"{folder}/pochta.toml: listener 127.0.0.1:{port}: port {port} is in use;"
             " stop the other server (`ss -ltnp`), or change the address"
         )
         with pytest.raises(ConnectionRefusedError):
@@ -366,7 +367,7 @@ def test_certificate_and_key_of_different_pairs(folder: Path, real: Start) -> No
     make_pair(folder, "other")
     settings(folder, IMAPS, more='\n[tls]\ncertificate = "other/certificate.pem"\nkey = "data/tls/key.pem"\n')
     assert refused(real()) == (
-        f"{folder}/data/tls/key.pem: is not the key of {folder}/other/certificate.pem;"
+        f"{folder}/pochta.toml: tls.key: {folder}/data/tls/key.pem is not the key of {folder}/other/certificate.pem;"
         " name the pair that belongs together"
     )
     assert is_clean(folder)
@@ -438,7 +439,8 @@ def test_workers_end_with_a_killed_supervisor(folder: Path, real: Start) -> None
 
     third = real(ready_name="third")
     assert refused(third) == (
-        f"{folder}/data: a server runs on it already (process {second.pid}); stop that one, or name another data_dir"
+        f"{folder}/pochta.toml: {folder}/data: a server runs on it already (process {second.pid});"
+        " stop that one, or name another data_dir"
     )
     assert greeting(second.ports()["smtp"]).startswith(b"220 localhost ")
     second.signal(signal.SIGTERM)

@@ -29,7 +29,8 @@ from pochta.store.store import Store
 from pochta.store.sweep import Sweeper
 from pochta.store.tx import Hint
 
-DRAIN_S: Final = 7.0  # for commands under way; the supervisor kills after 9
+DRAIN_S: Final = 5.0  # for commands and messages under way
+CUT_S: Final = 2.0  # for what is left to hear that it is cut off; the supervisor kills after 9
 KEEP_ALIVE_S: Final = 120.0  # what idling clients hear; home routers forget a silent connection after about 5 minutes
 ACCOUNTS_A_TURN: Final = 200  # 3 us each
 LAG_CHECK_S: Final = 0.1
@@ -217,14 +218,13 @@ class App:
             smtp.stop()
         for metrics in tuple(self.metrics_connections):
             metrics.stop()
-        try:
-            async with asyncio.timeout(DRAIN_S):
-                for acceptor in self._acceptors:
-                    await acceptor.wait_empty()
-        except TimeoutError:
+        if not await self._drained(DRAIN_S):
             log.event("serve.drain.timeout", open=len(self.imap_connections) + len(self.smtp_connections))
-            for acceptor in self._acceptors:
-                acceptor.abort_all()
+            for smtp in tuple(self.smtp_connections):
+                smtp.cut_off()
+            if not await self._drained(CUT_S):
+                for acceptor in self._acceptors:
+                    acceptor.abort_all()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -232,6 +232,16 @@ class App:
             await self._status.close()
         self.authenticator.close()
         await self.store.close()
+
+    async def _drained(self, seconds: float) -> bool:
+        """Whether every connection is gone within `seconds`."""
+        try:
+            async with asyncio.timeout(seconds):
+                for acceptor in self._acceptors:
+                    await acceptor.wait_empty()
+        except TimeoutError:
+            return False
+        return True
 
 
 class LoopLag:

@@ -34,6 +34,7 @@ from pochta.net.tls import copy_pair, descriptor_path, server_context
 STOP_S: Final = (
     9.0  # for workers to drain; with the kill and `finish` a stop ends within the 10 s that containers grant
 )
+SECOND_SIGNAL_S: Final = 0.5  # `timeout` and terminals send one twice; a person who means "at once" comes later
 READY_S: Final = 60.0  # for a new set of workers; imports take under 1 s
 LONG_LIFE_S: Final = 10.0  # a worker that dies younger died at once: its replacement waits
 RETRY_S: Final = (0.1, 0.5, 2.0, 5.0, 15.0, 30.0)  # the waits of replacements, the last one for ever
@@ -391,7 +392,7 @@ class _Supervisor:
                 if self.kill_at is None:
                     log.event("serve.stopping", signal=signal.Signals(number).name)
                     self._stop()
-                else:
+                elif clock.monotonic_s() - (self.kill_at - STOP_S) >= SECOND_SIGNAL_S:
                     self._kill_rest()
 
     def _stop(self) -> None:

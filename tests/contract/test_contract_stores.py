@@ -27,7 +27,7 @@ def write_while_reading(tx: Tx) -> None:
 
 
 def all_values(tx: Tx, values: list[Any]) -> list[Any]:
-    tx.run("INSERT INTO blob (id, codec, size, stored_size, created_at) VALUES (77, 0, 1, 1, 0)")
+    tx.run("INSERT INTO blob (id, codec, size, stored_size, checksum, created_at) VALUES (77, 0, 1, 1, 0, 0)")
     tx.run("INSERT INTO blob_inline (blob_id, bytes) VALUES (?, ?)", (77, values[0]))
     tx.run("INSERT INTO domain (id, name, shown, catch_all, created_at) VALUES (?, ?, ?, ?, ?)", (77, *values[1:]))
     row = tx.row(

@@ -106,7 +106,9 @@ def test_key_of_another_certificate(certificate: Pair, tmp_path: Path) -> None:
     key = tmp_path / "new/key.pem"
     with pytest.raises(SetupError) as caught:
         server_context(certificate[0], key)
-    assert str(caught.value) == f"{key}: is not the key of {certificate[0]}; name the pair that belongs together"
+    assert (
+        str(caught.value) == f"tls.key: {key} is not the key of {certificate[0]}; name the pair that belongs together"
+    )
 
 
 @pytest.mark.parametrize("which", [0, 1], ids=["certificate", "key"])
@@ -129,7 +131,7 @@ def test_a_file_that_is_something_else(certificate: Pair, tmp_path: Path, which:
     with pytest.raises(SetupError) as caught:
         server_context(pair[0], pair[1])
     said = str(caught.value)
-    assert said.startswith(f"{pair[0]}, {pair[1]}: not certificate and key in PEM (")
+    assert said.startswith(f"tls.certificate, tls.key: {pair[0]}, {pair[1]}: not certificate and key in PEM (")
     assert said.endswith("); check both files")
     assert said.isprintable()
 
@@ -146,7 +148,7 @@ def test_a_key_with_a_passphrase(certificate: Pair, tmp_path: Path) -> None:
     )
     with pytest.raises(SetupError) as caught:
         server_context(certificate[0], locked)
-    assert str(caught.value) == f"{locked}: is locked by a passphrase; remove it with `openssl pkey`"
+    assert str(caught.value) == f"tls.key: {locked} is locked by a passphrase; remove it with `openssl pkey`"
 
 
 def test_a_copy_outlives_its_files(tmp_path: Path) -> None:

@@ -9,6 +9,9 @@ import pytest
 from imap_raw import Imap, message
 
 from pochta.config import Limits
+from pochta.proto.smtp.events import Turn
+from pochta.proto.smtp.limits import SmtpLimits
+from pochta.proto.smtp.server import SmtpServer
 from pochta.testing import Server
 
 
@@ -118,7 +121,26 @@ def test_silence_ends_with_421() -> None:
 
 
 @pytest.mark.rfc(5321, "3.8")
-def test_stop_says_421_and_half_a_message_is_forgotten() -> None:
+def test_stop_takes_a_message_under_way_to_its_end() -> None:
+    server = Server()
+    server.start()
+    server.add_account("anna@example.org", "secret")
+    with smtplib.SMTP(server.host, server.smtp_port) as idle, begun(server, "anna@example.org") as sending:
+        assert sending.docmd("DATA")[0] == 354
+        sending.send(b"Subject: x\r\n\r\n" + b"x" * 100_000)
+        stopping = threading.Thread(target=server.stop)
+        stopping.start()
+        assert idle.getreply()[0] == 421
+        sending.send(b"\r\n.\r\n")
+        assert sending.getreply()[0] == 250
+        assert sending.getreply()[0] == 421
+        stopping.join()
+        idle.close()
+        sending.close()
+
+
+def test_stop_says_421_and_half_a_message_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pochta.app.DRAIN_S", 0.1)
     server = Server()
     server.start()
     server.add_account("anna@example.org", "secret")
@@ -148,3 +170,27 @@ def test_a_large_message_goes_to_a_file_and_back(pochta: Server) -> None:
     with Imap(pochta) as imap:
         assert imap.literal("FETCH 1 BODY.PEEK[]").endswith(large)
     assert pochta.app.intake.memory_bytes == 0
+
+
+def test_a_full_mailbox_is_refused_before_the_message(pochta: Server) -> None:
+    pochta.add_account("full@example.org", "secret", quota_bytes=10)
+    pochta.add_alias("all@example.org", ["anna@example.org", "full@example.org"])
+    with begun(pochta) as smtp:
+        assert smtp.docmd("RCPT", "TO:<anna@example.org>")[0] == 250
+        smtp.docmd("RSET")
+        smtp.docmd("MAIL", "FROM:<a@example.net> SIZE=2000")
+        for refused in ("full", "all"):
+            assert smtp.docmd("RCPT", f"TO:<{refused}@example.org>") == (552, b"5.2.2 The mailbox is full")
+        assert smtp.docmd("RCPT", "TO:<anna@example.org>")[0] == 250
+        assert smtp.data(message(1, b"x"))[0] == 250
+
+
+def test_a_flood_of_commands_leaves_others_their_turn() -> None:
+    engine = SmtpServer("localhost", limits=SmtpLimits(), can_start_tls=False, is_secure=False)
+    engine.greet()
+    engine.receive_data(b"NOOP\r\n" * 1000)
+    found = []
+    while (event := engine.next_event()) is not None:
+        found.append(event)
+    assert found == [Turn()] * 5
+    assert engine.data_to_send().count(b"250 2.0.0 OK\r\n") == 1000

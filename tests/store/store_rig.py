@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from zlib import crc32
 
 from pochta.store import blobs, directory, invariants, messages, setup
 from pochta.store.blobs import NewBlob
@@ -17,7 +18,7 @@ def new_message(
     size: int = 100, *, file: str | None = None, received_at: int = NOW, ref: int = 0
 ) -> messages.NewMessage:
     return messages.NewMessage(
-        blob=NewBlob(size, None if file else b"x" * size, file),
+        blob=NewBlob(size, None if file else b"x" * size, file, crc32(b"y" * size) if file else 0),
         header_size=min(size, 40),
         received_at=received_at,
         sent_at=None,

@@ -179,7 +179,9 @@ def test_leftover_files_are_notes(data_dir: Path) -> None:
 
 
 def test_orphans_are_notes(data_dir: Path) -> None:
-    change(data_dir, "DELETE FROM removed WHERE uid = 3; INSERT INTO blob VALUES (50, 0, 0, 0, 1, 1, NULL, 0);")
+    change(
+        data_dir, "DELETE FROM removed WHERE uid = 3; INSERT INTO blob VALUES (50, 0, 0, 0, 1, 1, 3523407757, NULL, 0);"
+    )
     change(data_dir, "INSERT INTO blob_inline VALUES (50, x'00')")
     assert errors(data_dir) == []
     assert len(notes(data_dir)) == 2
@@ -352,9 +354,19 @@ def test_safe_names_stay_different() -> None:
 @pytest.fixture
 def cli(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> CliRunner:
     monkeypatch.setitem(main.COMMANDS, "check", main.Row("pochta.cli.check", "Look for contradictions in the store."))
-    settings = type("Settings", (), {"data_dir": data_dir})
-    monkeypatch.setattr("pochta.cli.check.settings_of", lambda ctx: settings)
+    path = data_dir.parent / "pochta.toml"
+    path.write_text(f'hostname = "mail.example.org"\ndata_dir = "{data_dir}"\n')
+    monkeypatch.setenv("POCHTA_CONFIG", str(path))
     return CliRunner()
+
+
+def test_command_tells_what_serve_would_refuse(cli: CliRunner, data_dir: Path) -> None:
+    listener = '[[listener]]\nprotocol = "imap"\naddress = "127.0.0.1:0"\ntls = "implicit"\n'
+    with (data_dir.parent / "pochta.toml").open("a") as file:
+        file.write(f'[tls]\ncertificate = "gone.pem"\n{listener}')
+    result = cli.invoke(main.root, ["check"])
+    assert result.exit_code == 1
+    assert "gone.pem" in result.stdout
 
 
 def test_command_on_a_sound_store(cli: CliRunner) -> None:
@@ -387,3 +399,8 @@ def test_command_salvage(cli: CliRunner, tmp_path: Path) -> None:
     assert saved(tmp_path / "saved") == WHOLE
     result = cli.invoke(main.root, ["check", "--salvage", str(tmp_path / "saved")])
     assert result.exit_code == 2
+
+
+def test_altered_bytes_are_found(data_dir: Path) -> None:
+    change(data_dir, "UPDATE blob_inline SET bytes = CAST(x'00' || substr(bytes, 2) AS BLOB) WHERE blob_id = 1")
+    assert [one.what for one in check.check(data_dir) if one.where == "blob 1"] == ["the bytes were altered"]

@@ -3,12 +3,17 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from pochta.cli.arguments import json_option
 from pochta.cli.opening import settings_of
 from pochta.cli.output import print_json
+from pochta.errors import SetupError
+
+if TYPE_CHECKING:
+    from pochta.store.invariants import Finding
 
 
 @click.command("check")
@@ -41,7 +46,7 @@ def command(ctx: click.Context, as_json: bool, target: Path | None) -> None:
             )
         ctx.exit(1 if saved.failures else 0)
     with _progress(is_shown=not as_json) as tell:
-        findings = check.check(data_dir, on_progress=tell)
+        findings = [*_check_settings(ctx), *check.check(data_dir, on_progress=tell)]
     if as_json:
         print_json([finding._asdict() for finding in findings])
     else:
@@ -50,6 +55,22 @@ def command(ctx: click.Context, as_json: bool, target: Path | None) -> None:
         errors = sum(finding.severity is Severity.ERROR for finding in findings)
         click.echo(f"{errors} errors, {len(findings) - errors} notes")
     ctx.exit(1 if any(finding.severity is Severity.ERROR for finding in findings) else 0)
+
+
+def _check_settings(ctx: click.Context) -> "list[Finding]":
+    """What would keep a server from starting with these settings."""
+    from pochta import config
+    from pochta.net.tls import server_context
+    from pochta.store.invariants import Finding, Severity
+
+    path = config.find_config(ctx.find_root().obj)
+    try:
+        settings = config.load(path)
+        if settings.uses_tls:
+            server_context(settings.tls.certificate, settings.tls.key)
+    except SetupError as error:
+        return [Finding(Severity.ERROR, str(error), str(path), "`pochta serve` will refuse it")]
+    return []
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
+from click.core import ParameterSource
 
 from pochta.errors import SetupError
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from pochta.config import Settings
 
 DOMAIN: Final = "demo.example"
+HOSTNAME: Final = f"mail.{DOMAIN}"
 ACCOUNTS: Final = ((f"alice@{DOMAIN}", "wonderland"), (f"bob@{DOMAIN}", "builder"))
 CONFIG_NAME: Final = "pochta.toml"
 
@@ -36,7 +38,11 @@ def command(ctx: click.Context, folder: Path, host: str, base_port: int) -> None
     path = folder / CONFIG_NAME
     if not path.exists():
         _make(path, host, base_port)
+    elif any(ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE for name in ("host", "base_port")):
+        raise SetupError(f"{path}: exists, and its addresses are kept; change them there, or name another --dir")
     settings = config.load(path)
+    if settings.hostname != HOSTNAME:
+        raise SetupError(f"{path}: is not of a demo; start it with `pochta -c {path} serve`, or name another --dir")
 
     def prepare() -> None:
         # the ports are open now, so that what is printed can be tried at once
@@ -69,7 +75,7 @@ def _make(path: Path, host: str, base_port: int) -> None:
     except ValueError:
         raise SetupError(f"--host {host}: is not an IP address; write it as 127.0.0.1 or ::1") from None
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = config.initial_toml(f"mail.{DOMAIN}", ACCOUNTS[0][0], listeners=listeners)
+    text = config.initial_toml(HOSTNAME, ACCOUNTS[0][0], listeners=listeners)
     path.write_text(text, encoding="utf-8")
     try:
         settings = config.load(path, check_files=False)
@@ -113,17 +119,25 @@ def _introduce(settings: "Settings", folder: Path) -> None:
     """Who, with what password, on which ports; one line to send and one to read."""
     from pochta.cli.output import print_table
 
+    is_private = settings.listeners[1].allow_plaintext_auth
     smtp, imap, imaps = (one.address for one in settings.listeners[:3])
     (alice, password), (bob, bob_password) = ACCOUNTS
     click.echo(f"Pochta serves {DOMAIN}; everything is kept in {folder}/ and found again at the next start.\n")
     print_table(("address", "password"), [(alice, password), (bob, bob_password)])
     print_table(
         ("protocol", "address", "security"),
-        [("SMTP", smtp, "STARTTLS"), ("IMAP", imap, "STARTTLS or none"), ("IMAP", imaps, "TLS")],
+        [
+            ("SMTP", smtp, "STARTTLS"),
+            ("IMAP", imap, "STARTTLS" + (" or none" if is_private else "")),
+            ("IMAP", imaps, "TLS"),
+        ],
     )
     click.echo(
         "send:  printf 'Subject: Hello\\r\\n\\r\\nHello, Bob!\\r\\n' |"
         f" curl smtp://{smtp} --mail-from {alice} --mail-rcpt {bob} -T -"
     )
-    click.echo(f"read:  curl 'imap://{imap}/INBOX;MAILINDEX=*' -u {bob}:{bob_password}")
+    url = f"curl 'imap://{imap}" if is_private else f"curl -k 'imaps://{imaps}"
+    click.echo(f"read:  {url}/INBOX;MAILINDEX=*' -u {bob}:{bob_password}")
+    if not is_private:
+        click.echo("\nEverybody who reaches this machine can sign in with these passwords.")
     click.echo("\nCtrl-C ends it.")

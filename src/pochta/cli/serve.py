@@ -5,6 +5,8 @@ from pathlib import Path
 
 import click
 
+from pochta.errors import SetupError
+
 
 @click.command("serve")
 @click.option(
@@ -19,12 +21,17 @@ def command(ctx: click.Context, ready_file: Path | None) -> None:
     from pochta import config, supervisor
     from pochta.store import setup
 
-    settings = config.load(config.find_config(ctx.find_root().obj))
-    ctx.exit(
-        supervisor.run(
+    path = config.find_config(ctx.find_root().obj)
+    settings = config.load(path)
+    if not settings.listeners:
+        raise SetupError(f"{path}: listener: there is none, so nothing would be served; add a [[listener]]")
+    try:
+        status = supervisor.run(
             settings,
             ready_file=ready_file,
             prepare=partial(setup.prepare, settings.data_dir),
             finish=partial(setup.finish, settings.data_dir),
         )
-    )
+    except SetupError as error:
+        raise error if str(path) in str(error) else SetupError(f"{path}: {error}") from None
+    ctx.exit(status)

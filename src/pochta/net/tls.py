@@ -85,7 +85,7 @@ def server_context(certificate: Path, key: Path) -> ssl.SSLContext:
 
     def no_passphrase() -> str:
         # Without a callback OpenSSL would ask on the terminal, and a service would wait there for ever.
-        raise SetupError(f"{key}: is locked by a passphrase; remove it with `openssl pkey`")
+        raise SetupError(f"tls.key: {key} is locked by a passphrase; remove it with `openssl pkey`")
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     # RFC 8996 §4, §5: TLS 1.0 and 1.1 are not negotiated. RFC 8314 §4.1 asks mail servers for 1.2 or above.
@@ -94,10 +94,13 @@ def server_context(certificate: Path, key: Path) -> ssl.SSLContext:
     try:
         context.load_cert_chain(certificate, key, no_passphrase)
     except ssl.SSLError as error:
-        if error.reason == "KEY_VALUES_MISMATCH":
-            raise SetupError(f"{key}: is not the key of {certificate}; name the pair that belongs together") from None
+        if error.reason in ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED"):
+            raise SetupError(
+                f"tls.key: {key} is not the key of {certificate}; name the pair that belongs together"
+            ) from None
         raise SetupError(
-            f"{certificate}, {key}: not certificate and key in PEM ({error.reason or 'unreadable'}); check both files"
+            f"tls.certificate, tls.key: {certificate}, {key}: not certificate and key in PEM"
+            f" ({error.reason or 'unreadable'}); check both files"
         ) from None
     return context
 

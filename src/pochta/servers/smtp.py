@@ -24,6 +24,7 @@ from pochta.proto.smtp.replies import Reply
 from pochta.proto.smtp.server import SmtpServer
 from pochta.servers.pace import Pace
 from pochta.servers.refusal import smtp_reply
+from pochta.store.directory import accounts_over_quota
 from pochta.store.sqlite import as_try_later
 from pochta.store.store import Store
 from pochta.store.tx import Tx
@@ -133,9 +134,14 @@ class SmtpConnection(Connection):
         self._end(_CRASH)
 
     def stop(self) -> None:
-        """The server stops: a delivery under way is finished, everything else is told to come again."""
+        """The server stops: a message under way is taken to its end, everything else is told to come again."""
         self._is_stopping = True
-        if not self._is_pumping:
+        if not self._is_pumping and not self.engine.is_receiving_message:
+            self._end(_STOPPING)
+
+    def cut_off(self) -> None:
+        """The server has waited long enough."""
+        if not self.is_closing:
             self._end(_STOPPING)
 
     def _end(self, reply: Reply) -> None:
@@ -169,7 +175,7 @@ class SmtpConnection(Connection):
         answered = 0
         while (event := self.engine.next_event()) is not None:
             answered += 1
-            if answered > ANSWERS_A_TURN or not self._answer_now(event):
+            if answered > ANSWERS_A_TURN or isinstance(event, events.Turn) or not self._answer_now(event):
                 self._is_pumping = True
                 self.spawn(self._pump(event))
                 break
@@ -218,6 +224,8 @@ class SmtpConnection(Connection):
             self._forget()
         elif isinstance(event, events.Reset | events.Closed):
             self._forget()
+        elif isinstance(event, events.Turn):
+            pass  # `_pump` keeps the pace
         else:
             return False
         return True
@@ -247,6 +255,7 @@ class SmtpConnection(Connection):
         assert transaction is not None
         try:
             found = await self.context.store.read(0, _resolve, address, self.context.postmaster)
+            await self._check_quota(found, transaction.size)
         except (Refusal, TryLater) as error:
             self._refuse(address, error)
             return
@@ -257,6 +266,15 @@ class SmtpConnection(Connection):
         transaction.recipients.append(str(address))
         transaction.accounts.update(dict.fromkeys(found.accounts))
         self.engine.accept()
+
+    async def _check_quota(self, found: directory.Resolution, size: int | None) -> None:
+        """Refuse a recipient that cannot take the message while its sender can still send to the others.
+
+        Raises:
+            Refusal: OVER_QUOTA.
+        """
+        if await self.context.store.read(0, accounts_over_quota, found.accounts, size or 1):
+            raise Refusal(RefusalCode.OVER_QUOTA, "The mailbox is full")
 
     def _refuse(self, address: Address, error: Refusal | TryLater) -> None:
         log.event("smtp.rcpt.refused", conn=self.id, peer=self.peer_address, address=address, reason=error)

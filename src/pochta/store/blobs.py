@@ -9,6 +9,7 @@ import os
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 from typing import Final, NamedTuple
+from zlib import crc32
 
 from pochta import clock
 from pochta.errors import Corrupt
@@ -27,18 +28,20 @@ class NewBlob(NamedTuple):
     size: int
     inline: bytes | None
     file: str | None
+    checksum: int = 0  # of a file; that of inline bytes is made when they are stored
 
 
 class BlobWriter:
     """One file being written; `finish` makes it durable, `discard` removes it."""
 
-    __slots__ = ("_fd", "_folder", "_temporary", "size")
+    __slots__ = ("_fd", "_folder", "_temporary", "checksum", "size")
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._temporary = folder / (_TEMPORARY + clock.token_hex(12))
         self._fd = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         self.size = 0
+        self.checksum = 0
 
     def write(self, data: bytes | memoryview) -> None:
         """Append `data`.
@@ -50,6 +53,7 @@ class BlobWriter:
         while view:
             view = view[os.write(self._fd, view) :]
         self.size += len(data)
+        self.checksum = crc32(data, self.checksum)
 
     def finish(self) -> NewBlob:
         """Make the file durable under its final name: fsync of the file, rename, fsync of its folder. Blocks.
@@ -76,7 +80,7 @@ class BlobWriter:
                 os.fsync(fd)
             finally:
                 os.close(fd)
-        return NewBlob(self.size, None, name)
+        return NewBlob(self.size, None, name, self.checksum)
 
     def discard(self) -> None:
         """Forget the file; harmless after `finish`."""
@@ -169,9 +173,12 @@ class StoredBlob(NamedTuple):
 
 def insert(tx: Tx, new: NewBlob, now: int) -> int:
     """Name the bytes by a row; the blob's id. Two statements."""
+    # CRC-32 as of RFC 1952: it finds what a disk has altered, at 1 us for 4 kB; it is no proof against a person
+    checksum = new.checksum if new.inline is None else crc32(new.inline)
     row = tx.row(
-        "INSERT INTO blob (codec, size, stored_size, file, created_at) VALUES (?, ?, ?, ?, ?) RETURNING id",
-        (CODEC_PLAIN, new.size, new.size, new.file, now),
+        "INSERT INTO blob (codec, size, stored_size, checksum, file, created_at)"
+        " VALUES (?, ?, ?, ?, ?, ?) RETURNING id",
+        (CODEC_PLAIN, new.size, new.size, checksum, new.file, now),
     )
     assert row is not None
     if new.inline is not None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
+from zlib import crc32
 
 import apsw
 
@@ -94,6 +95,7 @@ def _check_database(data_dir: Path, *, is_alone: bool, tell: Progress) -> Iterat
         for done, shared_step in enumerate(invariants.SHARED_STEPS):
             tell("store", done, total)
             yield from _ask(connection, shared_step, "store")
+        yield from _guarded(_check_inline(connection), "blobs")
         yield from _guarded(_check_blob_files(connection, blobs.Blobs(data_dir / "blobs"), is_alone), "blobs")
         for done, account_id in enumerate(accounts, total - len(accounts)):
             tell(f"account {account_id}", done, total)
@@ -149,12 +151,12 @@ def _check_blob_files(connection: apsw.Connection, store: blobs.Blobs, is_alone:
     tx = sqlite.SqliteTx(connection, 0)
     while True:
         rows = tx.rows(
-            "SELECT id, file, stored_size FROM blob WHERE id > ? AND file IS NOT NULL ORDER BY id LIMIT ?",
+            "SELECT id, file, stored_size, checksum FROM blob WHERE id > ? AND file IS NOT NULL ORDER BY id LIMIT ?",
             (last_id, SLICE_ROWS),
         )
-        for last_id, file, stored_size in rows:
+        for last_id, file, stored_size, checksum in rows:
             named.add(str(file))
-            yield from _check_blob_file(store.path(str(file)), last_id, stored_size)
+            yield from _check_blob_file(store.path(str(file)), last_id, stored_size, checksum)
         if len(rows) < SLICE_ROWS:
             break
     for path in _files(store.folder) if is_alone else ():
@@ -162,16 +164,35 @@ def _check_blob_files(connection: apsw.Connection, store: blobs.Blobs, is_alone:
             yield Finding(Severity.NOTE, "no row names the file", f"blobs/{path.name}", HARMLESS)
 
 
-def _check_blob_file(path: Path, id: int, stored_size: int) -> Iterator[Finding]:
+def _check_blob_file(path: Path, id: int, stored_size: int, checksum: int) -> Iterator[Finding]:
     where = f"blob {id}"
     try:
         size = os.stat(path).st_size
+        found = _checksum(path)
     except OSError as error:
         yield Finding(Severity.ERROR, f"its file {path.name} cannot be read ({error.strerror})", where, RESTORE)
         return
     if size != stored_size:
         what = f"its file {path.name} has {size} bytes instead of {stored_size}"
         yield Finding(Severity.ERROR, what, where, RESTORE)
+    elif found != checksum:
+        yield Finding(Severity.ERROR, f"the bytes of its file {path.name} were altered", where, RESTORE)
+
+
+def _checksum(path: Path) -> int:
+    checksum = 0
+    with path.open("rb") as file:
+        while chunk := file.read(blobs.CHUNK_BYTES):
+            checksum = crc32(chunk, checksum)
+    return checksum
+
+
+def _check_inline(connection: apsw.Connection) -> Iterator[Finding]:
+    """Bytes in the database are what was stored."""
+    rows = connection.execute("SELECT b.id, b.checksum, i.bytes FROM blob_inline i JOIN blob b ON b.id = i.blob_id")
+    for id, checksum, stored in rows:
+        if isinstance(stored, bytes) and crc32(stored) != checksum:
+            yield Finding(Severity.ERROR, "the bytes were altered", f"blob {id}", RESTORE)
 
 
 def _files(folder: Path) -> Iterator[Path]:

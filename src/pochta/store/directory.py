@@ -429,6 +429,18 @@ def sign_in(tx: Tx, local_part: str, domain: str | None) -> SignIn | None:
     return SignIn(account_id, address, generation, bool(is_enabled), credential)
 
 
+def accounts_over_quota(tx: Tx, account_ids: tuple[int, ...], size: int) -> list[int]:
+    """Those of the accounts that have no room for `size` more bytes. One statement for each."""
+    return [
+        account_id
+        for account_id in account_ids
+        if tx.row(
+            "SELECT 1 FROM account WHERE id = ? AND quota_bytes > 0 AND used_bytes + ? > quota_bytes",
+            (account_id, size),
+        )
+    ]
+
+
 def generation(tx: Tx, account_id: int) -> int | None:
     """The credential's generation, None once the account may no longer sign in. One statement.
 

@@ -115,6 +115,7 @@ CREATE TABLE blob (
   key_id INTEGER NOT NULL DEFAULT 0,
   size INTEGER NOT NULL,
   stored_size INTEGER NOT NULL,
+  checksum INTEGER NOT NULL,
   file TEXT,
   created_at INTEGER NOT NULL
 ) STRICT;

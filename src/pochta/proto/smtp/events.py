@@ -87,6 +87,11 @@ class Reset:
 
 
 @dataclass(frozen=True, slots=True)
+class Turn:
+    """Notice: the engine has answered many commands itself; let others have their turn before asking again."""
+
+
+@dataclass(frozen=True, slots=True)
 class StartTls:
     """Question: `accept`, send what is to be sent, then shake hands and call `start_tls_done`."""
 
@@ -124,5 +129,5 @@ class Closed:
 
 
 Question = Hello | Mail | Rcpt | DataStart | DataEnd | StartTls | Credentials | Auth | AuthResponse
-Notice = DataChunk | DataRejected | Reset | Closed
+Notice = DataChunk | DataRejected | Reset | Turn | Closed
 Event = Question | Notice

@@ -44,6 +44,7 @@ from pochta.proto.smtp.replies import Reply, encode_reply
 
 # Browsers made to speak to a mail server by a web page send these; nothing they send after may be obeyed.
 _HTTP_VERBS: Final = frozenset({"GET", "POST", "PUT", "HEAD", "OPTIONS", "CONNECT", "DELETE", "PATCH", "TRACE"})
+ANSWERS_A_TURN: Final = 200  # commands the engine answers by itself, 3 us each, before its driver has a say
 _KNOWN_BUT_ABSENT: Final = frozenset({"EXPN", "TURN", "ETRN", "SEND", "SOML", "SAML", "BDAT", "BURL", "ATRN"})
 _DECODED_HERE: Final = frozenset({"PLAIN", "LOGIN"})
 _FAULT_REPLIES: Final = {
@@ -161,9 +162,12 @@ class SmtpServer:
 
     def next_event(self) -> Event | None:
         """The next event; None when more input is needed or a question is open."""
+        answered = 0
         while not self._events:
             if self._question is not None:
                 return None
+            if (answered := answered + 1) > ANSWERS_A_TURN:
+                return events.Turn()
             if self._state is _State.DATA:
                 if not self._receive_message():
                     return None
