@@ -412,3 +412,29 @@ def test_snapshots_at_once_are_bounded(data_dir: Path, monkeypatch: pytest.Monke
             assert len(store._spare_readers) == 2
 
     asyncio.run(main())
+
+
+def test_the_end_of_the_lane_is_told(data_dir: Path) -> None:
+    async def body() -> None:
+        store = Store(data_dir)
+        told: list[BaseException] = []
+        store.on_death = told.append
+        store.start(hears_hints=False)
+        store.subscribe(_broken_listener)
+        result = store.write(1, _with_hint)
+        while not told:
+            await asyncio.sleep(0)
+        assert str(told[0]) == "a bug in a listener"
+        result.cancel()
+        with pytest.raises(RuntimeError, match="a bug in a listener"):
+            await store.close()
+
+    asyncio.run(body())
+
+
+def _broken_listener(hints: list[Hint]) -> None:
+    raise RuntimeError("a bug in a listener")
+
+
+def _with_hint(tx: Tx) -> None:
+    tx.hint(1, 1)

@@ -86,9 +86,10 @@ class Lane:
         self._is_closing = False
         self.figures = LaneFigures(0, 0, 0, deque(maxlen=HOLD_SAMPLES))
 
-    def start(self) -> None:
-        """Begin to drain the queue."""
+    def start(self) -> "asyncio.Task[None]":
+        """Begin to drain the queue; a task that ends before `close` has met a bug, and no write ends any more."""
         self._task = asyncio.get_running_loop().create_task(self._drain(), name="write lane")
+        return self._task
 
     async def close(self) -> None:
         """Finish what is queued, then stop."""

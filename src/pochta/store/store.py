@@ -81,6 +81,8 @@ class Store:
         )
         self._is_wal_dirty = False
         self._poll_task: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self.on_death: Callable[[BaseException], None] | None = None  # the lane or the poll met a bug: nothing goes on
         self._room_until_s = 0.0
         self._has_room = True
 
@@ -91,10 +93,17 @@ class Store:
 
     def start(self, *, hears_hints: bool = True) -> None:
         """Start the lane and, in a server, the hint socket and the poll."""
-        self.lane.start()
+        self._tasks = [self.lane.start()]
         if hears_hints:
             self.hints.start()
             self._poll_task = asyncio.get_running_loop().create_task(self._poll(), name="store poll")
+            self._tasks.append(self._poll_task)
+        for task in self._tasks:
+            task.add_done_callback(self._tell_death)
+
+    def _tell_death(self, task: "asyncio.Task[None]") -> None:
+        if not task.cancelled() and (error := task.exception()) is not None and self.on_death is not None:
+            self.on_death(error)
 
     async def close(self) -> None:
         """Finish queued writes and close every connection."""
