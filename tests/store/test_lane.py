@@ -418,12 +418,17 @@ def test_the_end_of_the_lane_is_told(data_dir: Path) -> None:
     async def body() -> None:
         store = Store(data_dir)
         told: list[BaseException] = []
-        store.on_death = told.append
+        is_told = asyncio.Event()
+
+        def tell(error: BaseException) -> None:
+            told.append(error)
+            is_told.set()
+
+        store.on_death = tell
         store.start(hears_hints=False)
         store.subscribe(_broken_listener)
         result = store.write(1, _with_hint)
-        while not told:
-            await asyncio.sleep(0)
+        await is_told.wait()
         assert str(told[0]) == "a bug in a listener"
         result.cancel()
         with pytest.raises(RuntimeError, match="a bug in a listener"):
