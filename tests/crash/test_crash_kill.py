@@ -73,10 +73,12 @@ class Load:
         raise AssertionError(f"one worker takes all connections: {shares}")
 
     def _find_workers(self, workers: Sequence[int]) -> None:
-        inodes = inodes_by_peer_port(self.server.smtp[1]) | inodes_by_peer_port(self.server.imap[1])
+        # for each port of ours alone: the kernel gives one port of the peer's to connections to both
+        smtp, imap = inodes_by_peer_port(self.server.smtp[1]), inodes_by_peer_port(self.server.imap[1])
         owners = {inode: pid for pid in workers for inode in sockets_of(pid)}
         for peer in self.peers:
             assert peer.wire is not None
+            inodes = imap if isinstance(peer, ImapPeer) else smtp
             peer.worker = owners[inodes[peer.wire.port]]
 
     def prepare(self) -> None:
