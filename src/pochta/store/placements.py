@@ -108,15 +108,7 @@ def copy(tx: Tx, account_id: int, mailbox_id: int, ranges: Sequence[UidRange], t
     Raises:
         Refusal: NOT_FOUND (the other mailbox).
     """
-    target = mailboxes.find(tx, account_id, to_path)
-    rows = _select(tx, account_id, mailbox_id, ranges)
-    if not rows:
-        return Copied(target.uid_validity, (), ())
-    ranges = _up_to(rows[-1][0], ranges)
-    mod_seq = changes.next_mod_seq(tx, account_id)
-    first_uid = _add_copies(tx, account_id, mailbox_id, ranges, target.id, rows, mod_seq, now)
-    tx.hint(account_id, mod_seq)
-    return Copied(target.uid_validity, tuple(row[0] for row in rows), tuple(range(first_uid, first_uid + len(rows))))
+    return _copy(tx, account_id, mailbox_id, ranges, to_path, now, is_move=False)
 
 
 def move(tx: Tx, account_id: int, mailbox_id: int, ranges: Sequence[UidRange], to_path: str, now: int) -> Copied:
@@ -125,6 +117,12 @@ def move(tx: Tx, account_id: int, mailbox_id: int, ranges: Sequence[UidRange], t
     Raises:
         Refusal: NOT_FOUND (the other mailbox).
     """
+    return _copy(tx, account_id, mailbox_id, ranges, to_path, now, is_move=True)
+
+
+def _copy(
+    tx: Tx, account_id: int, mailbox_id: int, ranges: Sequence[UidRange], to_path: str, now: int, *, is_move: bool
+) -> Copied:
     target = mailboxes.find(tx, account_id, to_path)
     rows = _select(tx, account_id, mailbox_id, ranges)
     if not rows:
@@ -132,7 +130,8 @@ def move(tx: Tx, account_id: int, mailbox_id: int, ranges: Sequence[UidRange], t
     ranges = _up_to(rows[-1][0], ranges)
     mod_seq = changes.next_mod_seq(tx, account_id)
     first_uid = _add_copies(tx, account_id, mailbox_id, ranges, target.id, rows, mod_seq, now)
-    _remove_rows(tx, account_id, mailbox_id, ranges, rows, mod_seq, now, needs_deleted=False)
+    if is_move:
+        _remove_rows(tx, account_id, mailbox_id, ranges, rows, mod_seq, now, needs_deleted=False)
     tx.hint(account_id, mod_seq)
     return Copied(target.uid_validity, tuple(row[0] for row in rows), tuple(range(first_uid, first_uid + len(rows))))
 
