@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given, settings
 from mime_messages import MIXED, PLAIN, messages
 
+from pochta.mime import parse as parse_module
 from pochta.mime.describe import body, body_structure, envelope, nstring, string
+from pochta.mime.facts import facts
 from pochta.mime.parse import parse
 
 _TOKEN = re.compile(rb'(?:\{(\d+)\}\r\n|"((?:[^"\\\r\n\x00\x80-\xff]|\\["\\])*)"|(NIL)|(\d+)|([()]))( ?)', re.DOTALL)
@@ -120,6 +122,57 @@ STRUCTURES = [
 @pytest.mark.parametrize(("message", "want"), STRUCTURES)
 def test_body_structure(message: bytes, want: bytes) -> None:
     assert body_structure(parse(message)) == want
+
+
+OPAQUE = b'("application" "octet-stream" NIL %b NIL "7bit" %d NIL %b NIL NIL)'
+FORWARDED = b"Content-Type: message/rfc822\r\nContent-ID: <f>\r\n\r\n"
+OPAQUES = [
+    pytest.param("MAX_DEPTH", 3, b"%b--b\r\n%b%bText", OPAQUE % (b'"<f>"', 4, b"NIL"), id="depth"),
+    pytest.param(
+        "MAX_PARTS", 3, b"%b--b\r\n%b%bText", OPAQUE % (b'"<f>"', 53, b"NIL"), id="message-beyond-the-last-part"
+    ),
+    pytest.param("MAX_PARTS", 2, b"%b--b\r\n%b%bText", OPAQUE % (b"NIL", 102, b"NIL"), id="rest-behind-the-last-part"),
+]
+
+
+@pytest.mark.parametrize(("limit", "value", "form", "want"), OPAQUES)
+def test_structure_of_what_is_beyond_a_limit(
+    limit: str, value: int, form: bytes, want: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parse_module, limit, value)
+    mixed = b"Content-Type: multipart/mixed; boundary=b\r\n\r\n"
+    message = form % (mixed, FORWARDED, FORWARDED)
+    got = facts(message)
+    assert got.has_opaque_part
+    assert want in got.body_structure
+    (structure,) = read(got.body_structure)
+    check_body(structure)
+    assert not facts(PLAIN).has_opaque_part
+
+
+def test_structure_of_a_message_whose_header_is_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parse_module, "MAX_HEADER", 40)
+    got = facts(b"Content-Type: text/html; charset=utf-8\r\nSubject: x\r\n\r\n<p>")
+    assert got.has_opaque_part
+    assert got.body_structure == OPAQUE % (b"NIL", 17, b"NIL")
+    assert (got.header_size, got.preview) == (40, "")
+
+
+NULS = (
+    b"Subject: a\x00\r\nFrom: \x00 <\x00@\x00>\r\nMessage-ID: <\x00>\r\nContent-Type: a/b; x\x00=\x00\r\n"
+    b"Content-Transfer-Encoding: \x00\r\nContent-Disposition: \x00; \x00=y\r\nContent-MD5: \x00\r\n"
+    b"Content-Description: \x00\r\nContent-Location: \x00\r\nContent-ID: \x00\r\nContent-Language: \x00\r\n\r\n\x00"
+)
+
+
+@pytest.mark.rfc(3501, "9")
+def test_nul_is_0x80_wherever_a_header_is_described() -> None:
+    root = parse(NULS)
+    for octets in (envelope(root), body(root), body_structure(root)):
+        assert b"\x00" not in octets
+        assert b"\x80" in octets
+        assert len(read(octets)) == 1
+    assert envelope(root).startswith(b"(NIL {2}\r\na\x80 (({1}\r\n\x80 NIL {1}\r\n\x80 {1}\r\n\x80)) ")
 
 
 @pytest.mark.rfc(9051, "7.5.2")

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from mime_messages import MIXED, PLAIN, messages, split_at, well_formed
 
 from pochta.mime import parse as parse_module
-from pochta.mime.header import decode_base64
-from pochta.mime.parse import MAX_DEPTH, Part, Scanner, parse
+from pochta.mime.decode import decode_base64
+from pochta.mime.parse import MAX_DEPTH, MAX_HEADER, MAX_PARTS, Part, Scanner, parse
 
 
 def tree(part: Part) -> object:
@@ -124,6 +124,25 @@ def test_same_boundary_inside_belongs_to_the_inner_until_it_closes() -> None:
     assert tree(parse(message)) == ("multipart/mixed", [("multipart/mixed", ["text/plain"]), "text/plain"])
 
 
+@pytest.mark.parametrize("line", [b"--b2\r\n", b"--b--x\r\n", b"--" + b"x" * 400 + b"\r\n"])
+def test_many_lines_that_are_nearly_delimiters(line: bytes) -> None:
+    inner = CT.replace(b"=b", b"=c")
+    message = (
+        CT + b"--b\r\n" + inner + b"--c\r\n\r\n" + line * 500 + b"--c--\r\n" + line * 200 + b"--b \r\n\r\nlast\r\n--b--"
+    )
+    root = parse(message)
+    assert tree(root) == ("multipart/mixed", [("multipart/mixed", ["text/plain"]), "text/plain"])
+    assert message[root.children[0].children[0].header_end :].startswith(line * 500 + b"--c--")
+    assert in_chunks([message[at : at + 1000] for at in range(0, len(message), 1000)]) == root
+
+
+def test_content_fields_without_value() -> None:
+    part = parse(
+        b"Content-Disposition: ; x=y\r\nContent-Type: x\r\nContent-Transfer-Encoding: (c)\r\nContent-ID:\r\n\r\n"
+    )
+    assert (part.disposition, tree(part), part.encoding, part.content_id) == (None, "text/plain", b"7bit", None)
+
+
 def test_content_fields() -> None:
     part = parse(
         b"Content-Type: Text/HTML; Charset=UTF-8\r\nContent-Transfer-Encoding: Base64 (x)\r\nContent-ID: <i@d>\r\n"
@@ -150,8 +169,16 @@ class TestLimits:
         root = parse(b"Content-Type: multipart/mixed; boundary=b0\r\n\r\n" + head)
         parts = list(root.walk())
         assert len(parts) == MAX_DEPTH
-        assert parts[-1].is_opaque
-        assert parts[-1].type == b"application"
+        assert [part.is_opaque for part in parts] == [False] * (MAX_DEPTH - 1) + [True]
+        assert tree(parts[-1]) == "application/octet-stream"
+
+    def test_depth_of_side_by_side_parts(self) -> None:
+        levels = MAX_DEPTH + 2
+        head = b"".join(
+            b"--b%d\r\nContent-Type: multipart/mixed; boundary=b%d\r\n\r\n" % (i, i + 1) for i in range(levels)
+        )
+        root = parse(b"Content-Type: multipart/mixed; boundary=b0\r\n\r\n" + head + b"--b0\r\n\r\nafter\r\n")
+        assert [tree(child) for child in root.children][1:] == ["text/plain"]
 
     def test_depth_of_messages(self) -> None:
         root = parse(b"Content-Type: message/rfc822\r\n\r\n" * (MAX_DEPTH * 3))
@@ -163,24 +190,71 @@ class TestLimits:
         monkeypatch.setattr(parse_module, "MAX_PARTS", 20)
         message = CT + b"--b\r\n\r\nx\r\n" * 100
         root = parse(message)
-        assert len(root.children) == 19
-        assert root.is_opaque
+        assert len(list(root.walk())) == 20
+        assert [child.is_opaque for child in root.children] == [False] * 18 + [True]
+        rest = root.children[-1]
+        # not one octet is lost: the last part is all that was not split
+        assert message[rest.header_start : rest.body_end] == b"\r\nx\r\n" + b"--b\r\n\r\nx\r\n" * 81
         check_offsets(root, len(message))
+
+    def test_parts_at_the_real_limit(self) -> None:
+        root = parse(CT + b"--b\r\n\r\nx\r\n" * (MAX_PARTS + 100))
+        assert len(list(root.walk())) == MAX_PARTS
+        assert [child.is_opaque for child in root.children].count(True) == 1
+
+    def test_messages_leave_a_part_for_the_rest(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(parse_module, "MAX_PARTS", 10)
+        root = parse(CT + b"--b\r\nContent-Type: message/rfc822\r\n\r\nA: b\r\n\r\nx\r\n" * 10)
+        assert len(list(root.walk())) == 10
+        assert [child.is_opaque for child in root.children] == [False, False, False, False, True]
+
+    @pytest.mark.parametrize("limit", [9, 10])
+    def test_multiparts_without_parts_count_their_text(self, limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(parse_module, "MAX_PARTS", limit)
+        root = parse(CT + b"--b\r\nContent-Type: multipart/mixed\r\n\r\nx\r\n" * 10)
+        assert len(list(root.walk())) == limit
+        assert root.children[-1].is_opaque
+        assert tree(root.children[0]) == ("multipart/mixed", ["text/plain"])
 
     @pytest.mark.parametrize("coalesce", [1, 1 << 20])
     def test_header(self, monkeypatch: pytest.MonkeyPatch, coalesce: int) -> None:
         monkeypatch.setattr(parse_module, "MAX_HEADER", 100)
-        message = CT + b"--b\r\nSubject: " + b"x" * 200 + b"\r\n\r\nbody\r\n--b\r\n\r\nnext\r\n--b--"
+        message = CT + b"--b\r\nContent-ID: <x>\r\nSubject: " + b"x" * 200 + b"\r\n\r\nbody\r\n--b\r\n\r\nnext\r\n--b--"
         root = in_chunks([message[i : i + 7] for i in range(0, len(message), 7)], coalesce)
         long, after = root.children
-        assert long.is_opaque
+        assert (long.is_opaque, long.type, long.subtype) == (True, b"application", b"octet-stream")
         assert long.header_end - long.header_start == 100
+        assert long.content_id == b"<x>"
         assert message[after.header_end : after.body_end] == b"next"
+        assert not after.is_opaque
+
+    @pytest.mark.parametrize(
+        ("size", "is_opaque"), [pytest.param(-1, False, id="just-fits"), pytest.param(1, True, id="just-beyond")]
+    )
+    def test_header_of_the_message_at_the_real_limit(self, size: int, is_opaque: bool) -> None:
+        start = b"Subject: hi\r\nContent-Type: multipart/mixed; boundary=b\r\n"
+        fill = b"X: %b\r\n" % (b"y" * (MAX_HEADER - len(start) - 7 + size))
+        message = start + fill + b"\r\n--b\r\n\r\nx\r\n--b--"
+        root = parse(message)
+        assert root.is_opaque is is_opaque
+        assert tree(root) == ("application/octet-stream" if is_opaque else ("multipart/mixed", ["text/plain"]))
+        assert root.body_end == len(message)
 
     def test_header_total(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(parse_module, "MAX_HEADER_TOTAL", 100)
         root = parse(CT + b"--b\r\nContent-Type: image/gif\r\n\r\n" * 5)
         assert [child.is_opaque for child in root.children] == [False, False, True, True, True]
+        assert {tree(child) for child in root.children[2:]} == {"application/octet-stream"}
+
+    def test_delimiter_line_at_the_limit_of_the_header(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(parse_module, "MAX_HEADER", 100)
+        for size in range(80, 110):
+            message = CT + b"--b\nA: " + b"x" * size + b"\n--b \n\nnext\n--b--"
+            assert in_chunks([bytes((octet,)) for octet in message]) == parse(message)
+            assert tree(parse(message)) == (
+                "multipart/mixed",
+                ["text/plain" if size < 94 else "application/octet-stream", "text/plain"],
+            )
 
     def test_headers_cut_short_cost_one_search(self) -> None:
         # 1 MiB of search for each of 10 000 parts took 20 s before

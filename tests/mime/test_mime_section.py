@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mime_messages import MIXED, PLAIN, messages
 
+from pochta.mime import core as core_module
 from pochta.mime.core import CORE_FIELDS, INCOMPLETE, MAX_CORE, FieldSelection, header_core, select_fields
 from pochta.mime.header import split_fields
 from pochta.mime.parse import parse
@@ -119,7 +120,8 @@ def test_core_answers_what_the_header_answers(header: bytes, with_blank_line: bo
     core = header_core(split_fields(header), has_blank_line=has_blank_line(header))
     selection = FieldSelection.from_names(names)
     assert selection is not None
-    assert select_fields(core, selection) == filter_fields(header, names)
+    # RFC 3501 §9: what is sent from the core outside of literal8 has 0x80 in place of NUL
+    assert select_fields(core, selection) == filter_fields(header, names).replace(b"\x00", b"\x80")
 
 
 @given(messages, st.lists(st.integers(0, 4), max_size=3), st.sampled_from([None, "HEADER", "TEXT", "MIME"]))
@@ -128,3 +130,25 @@ def test_sections_lie_inside_the_message(message: bytes, numbers: list[int], tex
     found = find_section(parse(message), tuple(numbers), text)
     if found is not None:
         assert 0 <= found[0] <= found[1] <= len(message)
+
+
+@pytest.mark.rfc(3501, "9")
+def test_nul_stays_in_sections_and_is_0x80_in_the_core() -> None:
+    message = b"Subject: a\x00b\r\nX-Label: \x00\r\n\r\n\x00"
+    root = parse(message)
+    assert root.header == message[:-1]
+    assert filter_fields(root.header, [b"subject"]) == b"Subject: a\x00b\r\n\r\n"
+    core = header_core(split_fields(root.header))
+    names = FieldSelection.from_names([b"subject", b"x-label"])
+    assert names is not None
+    assert select_fields(core, names) == b"Subject: a\x80b\r\nX-Label: \x80\r\n\r\n"
+
+
+def test_orders_that_a_selection_remembers_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(core_module, "_MAX_REMEMBERED", 3)
+    names = FieldSelection.from_names([b"subject"])
+    assert names is not None
+    for order in range(1, 9):
+        header = b"To: a\r\n" * order + b"Subject: x\r\n\r\n"
+        assert select_fields(header_core(split_fields(header)), names) == b"Subject: x\r\n\r\n"
+        assert len(names.remembered) <= 3

@@ -9,6 +9,11 @@ from typing import NamedTuple
 
 # A mail to 5000 named recipients fills about 250 kB of header; what follows in one field is left out of ENVELOPE.
 MAX_ADDRESSES = 5_000
+MAX_FIELD = 256 * 1024
+# Words and pieces of one address, the rest is dropped: ten times what fits in a line of 998 octets.
+MAX_WORDS = 5_000
+# Quoted pairs in one quoted string or comment piece: each costs 50 octets while the pattern runs.
+_PAIRS = rb"{0,1000}+"
 
 
 class Address(NamedTuple):
@@ -28,7 +33,11 @@ _SIMPLE = re.compile(
     rb'\s*+(?:(?:"([^"\\]*+)"|((?:[^%b]++(?:\s++(?=[^%b]))?)*+))\s*+<([^%b]++)@([^%b]++)>|([^%b]++)@([^%b]++))\s*+(?:,|\Z)'
     % ((_SPECIALS,) * 6)
 )
-_TOKEN = re.compile(rb'\s++|"((?:[^"\\]|\\.)*+)"?|(\[(?:[^\]\\]|\\.)*+\]?)|([^%b]++)|\\(.?)|(.)' % _SPECIALS, re.DOTALL)
+_TOKEN = re.compile(
+    rb'\s++|"([^"\\]*+(?:\\.[^"\\]*+)%b)"?|(\[[^\]\\]*+(?:\\.[^\]\\]*+)%b\]?)|([^%b]++)|\\(.?)|(.)'
+    % (_PAIRS, _PAIRS, _SPECIALS),
+    re.DOTALL,
+)
 _COMMENT_PIECE = re.compile(rb"([^()\\]++)|\\(.?)|([()])", re.DOTALL)
 _QUOTED_PAIR = re.compile(rb"\\(.)", re.DOTALL)
 _SPACES = re.compile(rb"\s+")
@@ -36,12 +45,16 @@ _SPECIAL = 5  # the group of _TOKEN that holds one special character
 
 
 def parse_addresses(value: bytes) -> list[Address]:
-    """Addresses of a field body (folded or not), at most MAX_ADDRESSES. Source: RFC 5322 §3.4, RFC 9051 §7.5.2."""
+    """Addresses of a field body (folded or not), at most MAX_ADDRESSES of its first MAX_FIELD octets.
+
+    Source: RFC 5322 §3.4, RFC 9051 §7.5.2.
+    """
+    value = value[:MAX_FIELD]
     found: list[Address] = []
     at = 0
     end = len(value)
     match_at = _SIMPLE.match
-    while at < end:
+    while at < end and len(found) < MAX_ADDRESSES:
         match = match_at(value, at)
         if match is None:
             rest = value[at:]
@@ -106,16 +119,17 @@ class _Slow:
                 depth += 1 if match[3] == b"(" else -1
                 if not depth:
                     break
-            text.append(match[2] if match[2] is not None else match[0])
+            if len(text) < MAX_WORDS:
+                text.append(match[2] if match[2] is not None else match[0])
         if not self.comment:
             self.comment = text
         return at
 
     def word(self, text: bytes) -> None:
-        if self.in_angle and self.angle is not None:
-            self.angle.append(text)
-        elif self.angle is None:  # what stands behind `>` and before the comma is lost
-            self.items.append(text)
+        words = self.items if self.angle is None else self.angle
+        # what stands behind `>` and before the comma is lost
+        if (self.angle is None or self.in_angle) and len(words) < MAX_WORDS:
+            words.append(text)
 
     def special(self, text: bytes) -> None:
         if text == b"@":
@@ -127,7 +141,7 @@ class _Slow:
         elif text == b">":
             self.in_angle = False
         elif self.in_angle and self.angle is not None and self.angle[:1] == [b"@"] and text in b",:":
-            self.angle.append(text)  # RFC 5322 §4.4: obs-route "@a,@b:" before the address
+            self.word(text)  # RFC 5322 §4.4: obs-route "@a,@b:" before the address
         elif text == b",":
             self.flush()
         elif text == b":" and not self.in_group and b"@" not in self.items:

@@ -59,7 +59,11 @@ def header_core(fields: Fields, *, has_blank_line: bool = True) -> bytes:
         return INCOMPLETE
     lines.append(b"\r\n" if has_blank_line else b"")
     offsets = _OFFSETS[n].pack(start, *[start + end for end in ends])
-    return _FIXED.pack(_COMPLETE, present, n) + bytes(ids) + offsets + b"".join(lines)
+    text = b"".join(lines)
+    if b"\x00" in text:
+        # RFC 3501 §9: no NUL outside of literal8; 0x80 as in ENVELOPE (`describe`)
+        text = text.replace(b"\x00", b"\x80")
+    return _FIXED.pack(_COMPLETE, present, n) + bytes(ids) + offsets + text
 
 
 @dataclass(frozen=True, slots=True)

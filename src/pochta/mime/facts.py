@@ -4,10 +4,12 @@ from typing import NamedTuple
 
 from pochta.mime.address import Address
 from pochta.mime.core import header_core
+from pochta.mime.decode import decode_text
 from pochta.mime.describe import body_structure, envelope_bytes, read_envelope
-from pochta.mime.header import base_subject, decode_text, message_id, parse_date, references
-from pochta.mime.parse import COALESCE_BYTES, Fields, Part, Scanner
+from pochta.mime.header import message_id, parse_date, references
+from pochta.mime.parse import COALESCE_BYTES, STEPS_PER_FEED, Part, Scanner
 from pochta.mime.section import has_blank_line
+from pochta.mime.subject import base_subject
 from pochta.mime.text import preview
 
 # RFC 5321 §4.5.3.1.1 allows local parts of 64 octets; twice that in characters, for lists sorted by a mangled one.
@@ -20,7 +22,8 @@ class MessageFacts(NamedTuple):
     `sent_at` UTC epoch seconds; `sent_day` days since the epoch as the Date header's own zone counts (SENTON and its
     kin, RFC 9051 §6.4.4); both None without a readable date. `from_key`, `to_key`, `cc_key`: casefolded mailbox of the
     first address (RFC 5256 §3), "" without one. `base_subject` keeps its case. `received_count`: Received fields, which
-    tell a message that runs in a circle (RFC 5321 §6.3).
+    tell a message that runs in a circle (RFC 5321 §6.3). `has_opaque_part`: a limit of `parse` was met, some part is
+    not described any further (`Part.is_opaque`).
     """
 
     size: int
@@ -38,15 +41,19 @@ class MessageFacts(NamedTuple):
     to_key: str
     cc_key: str
     received_count: int
+    has_opaque_part: bool
 
 
 class FactsBuilder:
-    """Facts of a message that is fed in chunks; memory bounded by the limits of `parse`."""
+    """Facts of a message that is fed in chunks of any size; memory bounded by the limits of `parse`.
+
+    A feed takes a few milliseconds whatever the message is, `finish` up to 70 ms: not for the event loop (INV-12).
+    """
 
     __slots__ = ("_scanner",)
 
     def __init__(self, *, coalesce_bytes: int = COALESCE_BYTES) -> None:
-        self._scanner = Scanner(coalesce_bytes=coalesce_bytes)
+        self._scanner = Scanner(coalesce_bytes=coalesce_bytes, steps_per_feed=STEPS_PER_FEED)
 
     def feed(self, chunk: bytes) -> None:
         """Takes the next octets of the message."""
@@ -56,7 +63,7 @@ class FactsBuilder:
         """The facts; nothing may be fed afterwards."""
         scanner = self._scanner
         root = scanner.finish()
-        return _facts(root, scanner.root_fields, scanner.size)
+        return _facts(root, scanner)
 
 
 def facts(message: bytes) -> MessageFacts:
@@ -66,7 +73,8 @@ def facts(message: bytes) -> MessageFacts:
     return builder.finish()
 
 
-def _facts(root: Part, fields: Fields, size: int) -> MessageFacts:
+def _facts(root: Part, scanner: Scanner) -> MessageFacts:
+    fields = scanner.root_fields
     env = read_envelope(fields)
     sent = parse_date(env.date) if env.date else None
     references_value = b""
@@ -75,7 +83,7 @@ def _facts(root: Part, fields: Fields, size: int) -> MessageFacts:
             references_value = value
             break
     return MessageFacts(
-        size,
+        scanner.size,
         root.header_end,
         envelope_bytes(env),
         body_structure(root),
@@ -90,6 +98,7 @@ def _facts(root: Part, fields: Fields, size: int) -> MessageFacts:
         _sort_key(env.to),
         _sort_key(env.cc),
         sum(1 for _, name, _ in fields if len(name) == 8 and name.lower() == b"received"),
+        scanner.has_opaque_part,
     )
 
 

@@ -1,16 +1,14 @@
-"""Header fields: splitting, decoding, parameters, dates, message-ids and subjects.
+"""Header fields: splitting, parameters, dates and message-ids.
 
-Takes bytes of a header and gives finished values. Decides nothing about the tree of parts (`parse`) or about IMAP's
-notation (`describe`); addresses have their own module. Nothing here raises on any input, every pattern is linear in
-its input (possessive or anchored on exclusive character classes), and every output is bounded by a named limit.
+Takes bytes of a header and gives finished values. Decides nothing about the tree of parts (`parse`), about IMAP's
+notation (`describe`) or about text for people (`decode`); addresses have their own module. Nothing here raises on any
+input, every pattern is linear in its input (possessive or anchored on exclusive character classes), and every output is
+bounded by a named limit.
 """
 
-import binascii
-import codecs
 import datetime
 import re
 from collections.abc import Iterable
-from encodings.aliases import aliases
 from itertools import islice
 from typing import NamedTuple
 
@@ -20,8 +18,6 @@ MAX_FIELDS = 10_000
 MAX_MESSAGE_ID = 998
 # Longest thread kept by JWZ's algorithm in practice; the first (the root) and the last 99 decide the place in a thread.
 MAX_REFERENCES = 100
-# RFC 5322 §2.1.1: one full line; bounds the work of the repeated stripping below (998² steps of a pattern, 2 ms).
-MAX_BASE_SUBJECT = 998
 # RFC 2231 allows any number; a file name of 255 octets percent-encoded in pieces of 20 needs 40.
 MAX_PARAMS = 100
 
@@ -30,7 +26,6 @@ Params = tuple[tuple[bytes, bytes], ...]
 # RFC 5322 §3.6.8: field names are printable US-ASCII without colon; §4.5 lets white space stand before the colon.
 _FIELD = re.compile(rb"^(([!-9;-~]++)[ \t]*+:([^\n]*+(?:\n[ \t][^\n]*+)*+\n?))", re.MULTILINE)
 _FOLD = re.compile(rb"\r?\n(?=[ \t])")
-_ENCODED_WORD = re.compile(rb"=\?([^?\s*]+)(?:\*[^?\s]*)?\?([bBqQ])\?([^?]*)\?=")
 
 
 def split_fields(header: bytes) -> list[tuple[bytes, bytes, bytes]]:
@@ -49,102 +44,8 @@ def unfold(value: bytes) -> bytes:
     return _FOLD.sub(b"", value) if b"\n" in value else value
 
 
-# Names that the codecs module knows but that are no charsets of text, or whose decoders are not linear.
-_NOT_CHARSETS = {
-    "base64_codec", "bz2_codec", "hex_codec", "quopri_codec", "rot_13", "uu_codec", "zlib_codec",
-    "idna", "punycode", "undefined", "unicode_escape", "raw_unicode_escape", "mbcs", "oem",
-}  # fmt: skip
-# A closed table: an unknown name given to codecs.lookup would be remembered there for ever.
-_CHARSETS = {name: name for name in {*aliases.values(), "koi8_u", "koi8_t", "cp874", "utf_8_sig", "cp737", "cp875"}}
-_CHARSETS |= aliases
-# gb2312 and ks_c_5601 as labels mean their supersets in practice, as browsers read them (WHATWG Encoding §4.2).
-_CHARSETS |= {
-    "gb2312": "gb18030", "gbk": "gb18030", "x_gbk": "gb18030", "x_sjis": "cp932", "shift_jis": "cp932",
-    "ks_c_5601_1987": "cp949", "euc_kr": "cp949", "iso_8859_8_i": "iso8859_8", "windows_874": "cp874",
-    "unicode_1_1_utf_7": "utf_7", "utf8mb4": "utf_8", "x_mac_cyrillic": "mac_cyrillic", "dos_874": "cp874",
-    "ascii": "cp1252", "us_ascii": "cp1252", "iso_8859_1": "cp1252", "latin_1": "cp1252", "latin1": "cp1252",
-}  # fmt: skip
-_CHARSETS = {name: codec for name, codec in _CHARSETS.items() if codec not in _NOT_CHARSETS}
-
-
-def decode_charset(data: bytes, charset: str) -> str:
-    """Text of `data`; an unknown charset is read as UTF-8, what does not decode becomes U+FFFD.
-
-    ASCII and Latin-1 labels are read as windows-1252 once UTF-8 does not fit: that is what senders of 8-bit text under
-    such a label mean.
-    """
-    if data.isascii() and charset in ("", "us-ascii", "utf-8"):
-        return data.decode("ascii")
-    name = _CHARSETS.get(charset.lower().strip().replace("-", "_"), "utf_8") if charset else "cp1252"
-    if name == "cp1252":
-        try:
-            return data.decode("utf-8")
-        except UnicodeDecodeError:
-            pass
-    try:
-        return codecs.decode(data, name, "replace")
-    except (LookupError, UnicodeError):  # UTF-16 without data, a codec this build lacks
-        return data.decode("utf-8", "replace")
-
-
-def decode_text(value: bytes) -> str:
-    """Text of raw header octets: UTF-8 (RFC 6532), else windows-1252. Encoded words are not looked at."""
-    return decode_charset(value, "")
-
-
-def _word_bytes(encoding: bytes, text: bytes) -> bytes:
-    if encoding in b"bB":
-        return decode_base64(text)
-    return binascii.a2b_qp(text, header=True)
-
-
-_NOT_BASE64 = bytes(set(range(256)) - set(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/="))
-
-
-def decode_base64(data: bytes) -> bytes:
-    """Octets up to the first padding; characters outside the alphabet are skipped. Source: RFC 2045 §6.8."""
-    data = data.translate(None, _NOT_BASE64)
-    data = data.partition(b"=")[0]
-    rest = len(data) & 3
-    if rest == 1:  # six bits make no octet
-        data = data[:-1]
-    elif rest:
-        data += b"=="[: 4 - rest]
-    return binascii.a2b_base64(data)
-
-
-def decode_words(value: bytes) -> str:
-    """Unicode text of an unstructured field body: unfolded, encoded words decoded. Source: RFC 2047 §6.2.
-
-    Neighbouring words of one charset are joined before decoding: many senders cut words inside a character.
-    """
-    value = unfold(value)
-    if b"=?" not in value:
-        return decode_text(value)
-    out: list[str] = []
-    held = b""
-    held_charset = b""
-    end = 0
-    for match in _ENCODED_WORD.finditer(value):
-        between = value[end : match.start()]
-        charset = match[1].lower()
-        # RFC 2047 §6.2: white space between two encoded words is not shown
-        joined = end > 0 and not between.strip()
-        if held and not (joined and charset == held_charset):
-            out.append(decode_charset(held, held_charset.decode("latin-1")))
-            held = b""
-        if not joined:
-            out.append(decode_text(between))
-        held += _word_bytes(match[2], match[3])
-        held_charset = charset
-        end = match.end()
-    if held:
-        out.append(decode_charset(held, held_charset.decode("latin-1")))
-    out.append(decode_text(value[end:]))
-    return "".join(out)
-
-
-_PARAM = re.compile(rb';\s*+([^\s=;"]*+)\s*+=\s*+(?:"((?:[^"\\]|\\.)*+)"?|([^;]*+))|;', re.DOTALL)
+# A thousand quoted pairs at most: each costs 50 octets while the pattern runs.
+_PARAM = re.compile(rb';\s*+([^\s=;"]*+)\s*+=\s*+(?:"([^"\\]*+(?:\\.[^"\\]*+){0,1000}+)"?|([^;]*+))|;', re.DOTALL)
 _QUOTED_PAIR = re.compile(rb"\\(.)", re.DOTALL)
 _SECTION = re.compile(rb"([^*]+)(?:\*([0-9]{1,4}))?(\*)?")
 _UNSAFE = re.compile(rb"[^A-Za-z0-9!#$&+.^_`{}|~-]")
@@ -154,7 +55,7 @@ def parse_params(value: bytes) -> tuple[bytes, Params]:
     """The value before the first `;` and the parameters, names in lower case, continuations joined.
 
     `name*0=…;name*1=…` becomes `name`; where a piece is percent-encoded the result is `name*` in the one-piece extended
-    form `charset'language'percent-encoded` (`param_text` decodes it). Source: RFC 2045 §5.1, RFC 2231 §3-4.
+    form `charset'language'percent-encoded` (`decode.param_text` decodes it). Source: RFC 2045 §5.1, RFC 2231 §3-4.
     """
     value = unfold(value)
     head, separator, _ = value.partition(b";")
@@ -208,30 +109,6 @@ def _join_pieces(plain: dict[bytes, bytes], pieces: dict[bytes, dict[int, tuple[
 
 def _percent(match: re.Match[bytes]) -> bytes:
     return b"%%%02X" % match[0][0]
-
-
-_PERCENT = re.compile(rb"%([0-9A-Fa-f]{2})")
-
-
-def param_text(params: Params, name: bytes) -> str | None:
-    """Decoded value of the parameter `name` (lower case), from `name*` or `name`; None when there is neither.
-
-    Encoded words, which RFC 2047 forbids here but Outlook writes, are decoded. Source: RFC 2231 §4.
-    """
-    extended = name + b"*"
-    found = None
-    for key, value in params:
-        if key == extended:
-            charset, _, rest = value.partition(b"'")
-            _, _, text = rest.partition(b"'")
-            return decode_charset(_PERCENT.sub(_unpercent, text), charset.decode("latin-1"))
-        if key == name and found is None:
-            found = value
-    return None if found is None else decode_words(found)
-
-
-def _unpercent(match: re.Match[bytes]) -> bytes:
-    return bytes((int(match[1], 16),))
 
 
 class SentDate(NamedTuple):
@@ -335,53 +212,6 @@ def references(references_value: bytes, in_reply_to_value: bytes) -> tuple[bytes
         ids += message_ids(in_reply_to_value)
     unique = tuple(dict.fromkeys(ids))
     return unique if len(unique) <= MAX_REFERENCES else (unique[0], *unique[1 - MAX_REFERENCES :])
-
-
-_BLOB = r"\[[^\[\]]*+\] *+"
-_REFWD = rf"(?:re|fwd?) *+(?:{_BLOB})?:"
-_LEADER = re.compile(rf"(?:{_BLOB})*+{_REFWD}| ++", re.IGNORECASE)
-_ONE_BLOB = re.compile(_BLOB)
-_TRAILER = "(fwd)"
-
-
-def base_subject(value: bytes) -> str:
-    """The base subject of a Subject field's raw body, casing kept, at most MAX_BASE_SUBJECT characters.
-
-    Source: RFC 5256 §2.1.
-    """
-    return base_subject_of_text(decode_words(value))
-
-
-def base_subject_of_text(subject: str) -> str:
-    """As `base_subject`, from text that is already decoded."""
-    text = " ".join(subject[: MAX_BASE_SUBJECT * 2].split())[:MAX_BASE_SUBJECT]
-    while True:
-        # RFC 5256 §2.1 step 2: trailers first, as often as there are some
-        text = text.rstrip(" ")
-        while text[-5:].lower() == _TRAILER:
-            text = text[:-5].rstrip(" ")
-        start = _leader_end(text)
-        text = text[start:]
-        # step 6: "[fwd: … ]" as a whole, then again from step 2
-        if text[:5].lower() == "[fwd:" and text[-1:] == "]":
-            text = text[5:-1]
-            continue
-        return text
-
-
-def _leader_end(text: str) -> int:
-    """Where the subject begins behind leaders and blobs (RFC 5256 §2.1 steps 3 to 5)."""
-    at = 0
-    while True:
-        match = _LEADER.match(text, at)
-        if match:
-            at = match.end()
-            continue
-        match = _ONE_BLOB.match(text, at)
-        if match and match.end() < len(text):
-            at = match.end()
-            continue
-        return at
 
 
 def first_values(fields: Iterable[tuple[bytes, bytes, bytes]], names: frozenset[bytes]) -> dict[bytes, bytes]:

@@ -6,6 +6,11 @@ forgets everything else (but the beginning of the first text bodies, for the pre
 parts from the root to the current one; a delimiter line closes everything below its multipart. Chunk edges never
 matter: a decision is made only when the bytes that decide it are in, else the tail is kept for the next chunk.
 
+What is beyond a limit becomes an opaque part (`Part.is_opaque`): application/octet-stream, so that every reader of the
+tree shows it as what it is, bytes that were not looked at. A multipart or message that is nested too deep, or too late
+to be split, is opaque as a whole; so is a part whose header is too long, its body beginning at the limit; and behind
+the last part that is split, one opaque part holds the rest of the message.
+
 Never raises on any message. Time is linear in its size, memory is bounded by the limits below.
 """
 
@@ -29,9 +34,18 @@ MAX_DELIMITER_LINE = 1000
 MAX_HEADS = 3
 # Newsletters of one HTML part begin with up to 50 kB of style sheets.
 HEAD_BYTES = 64 * 1024
+# For those who cannot choose the size of chunks (INV-12: 10 ms). A step, which is a header or a delimiter line, costs
+# 2-6 us: a feed takes at most that many and leaves what is behind for the next one, at most 4 MiB in all. MAX_PARTS are
+# used up in 10 to 20 feeds, which bring 2.5 to 5 MiB (both event loops read 256 KiB at once).
+STEPS_PER_FEED = 1000
+MAX_BACKLOG = 4 * 1024 * 1024
+# Lines in a row that look like a delimiter line and are none, before they are compared in bulk.
+_MANY_MISSES = 64
+_BULK_BYTES = 32 * 1024
 # Chunks are joined up to this size before they are looked at, so that one-byte chunks cost no quadratic copying.
 COALESCE_BYTES = 16 * 1024
 
+_DASH_LINE = re.compile(rb"\n--([^\n]*+)")
 _BLANK_LINE = re.compile(rb"\n\r?\n")
 _MEDIA_TYPE = re.compile(rb"([!#$%&'*+.^_`{|}~0-9A-Za-z-]++)\s*+/\s*+([!#$%&'*+.^_`{|}~0-9A-Za-z-]++)")
 _LANGUAGE = re.compile(rb"[0-9A-Za-z-]+")
@@ -54,7 +68,8 @@ class Part:
     `header_start <= header_end <= body_end`; the body is `header_end:body_end`, in its transfer encoding. The names
     (`type`, `subtype`, `encoding`, parameter names) are lower case. A multipart has `children`; a message/rfc822 has
     the one child that is the encapsulated message (`message`). `lines` counts line ends of the body, for text and
-    encapsulated messages only. `is_opaque`: a limit was met here; what is inside was not looked at (any further).
+    encapsulated messages only. `is_opaque`: a limit was met here; what is inside was not looked at, and the type is
+    application/octet-stream whatever the header says.
     """
 
     header_start: int = 0
@@ -127,11 +142,13 @@ class Scanner:
     __slots__ = (
         "_at", "_base", "_buffer", "_coalesce", "_count_lines", "_counted", "_delimiters", "_encapsulated", "_head",
         "_head_left", "_header_total", "_heads", "_in_header", "_lines", "_needle", "_parts", "_path", "_pending",
-        "_pending_size", "_resume", "root", "root_fields", "size",
+        "_pending_size", "_resume", "_steps_per_feed", "has_opaque_part", "root", "root_fields", "size",
     )  # fmt: skip
 
-    def __init__(self, *, coalesce_bytes: int = COALESCE_BYTES) -> None:
+    def __init__(self, *, coalesce_bytes: int = COALESCE_BYTES, steps_per_feed: int | None = None) -> None:
+        """`steps_per_feed`: what is behind them waits, for `finish` if need be, which then takes up to 60 ms."""
         self._coalesce = coalesce_bytes
+        self._steps_per_feed = steps_per_feed
         self._pending: list[bytes] = []
         self._pending_size = 0
         self._buffer = b""
@@ -153,6 +170,7 @@ class Scanner:
         self._head: list[bytes] | None = None
         self._head_left = 0
         self._heads = 0
+        self.has_opaque_part = False
         self.size = 0
 
     def feed(self, chunk: bytes) -> None:
@@ -177,8 +195,12 @@ class Scanner:
             self._buffer = self._buffer + pending if self._buffer else pending
             self._pending = []
             self._pending_size = 0
+        left = None if final else self._steps_per_feed
         while self._step_header(final) if self._in_header else self._step_body(final):
-            pass
+            if left is not None:
+                left -= 1
+                if left <= 0 and len(self._buffer) - self._at <= MAX_BACKLOG:
+                    break
         if not final:
             # four octets stay in front: the CR LF before a delimiter line is looked at again
             drop = self._at - 4
@@ -194,6 +216,7 @@ class Scanner:
         start = self._at
         limit = start + MAX_HEADER
         end = -1
+        is_too_long = False
         if buffer.startswith((b"\n", b"\r\n"), start):
             end = start + (1 if buffer[start] == 10 else 2)
         elif len(buffer) - start < 2 and not final:
@@ -206,7 +229,7 @@ class Scanner:
                 end = match.end()
             elif len(buffer) >= limit:
                 end = limit
-                self._path[-1].part.is_opaque = True
+                is_too_long = True
             elif final:
                 end = len(buffer)
             else:
@@ -221,7 +244,10 @@ class Scanner:
                 self._begin_body(buffer[start:place], start, place)
                 self._take_delimiter(place, line_end, index, is_close)
                 return True
+        self._path[-1].part.is_opaque = is_too_long
         self._begin_body(buffer[start:end], start, end)
+        if is_too_long:  # the limit may lie inside a delimiter line
+            self._at = max(start, end - len(self._needle))
         return True
 
     def _find_delimiter(self, at: int, stop: int, final: bool) -> tuple[int, int, int, bool] | tuple[()] | None:
@@ -233,10 +259,14 @@ class Scanner:
         buffer = self._buffer
         needle = self._needle
         find = buffer.find
+        misses = 0
         while True:
             at = find(needle, at, stop)
             if at < 0:
                 return ()
+            misses += 1
+            if misses % _MANY_MISSES == 0:
+                at = self._skip_misses(at, stop)
             line_end = find(b"\n", at + 3, at + MAX_DELIMITER_LINE) + 1
             if not line_end:
                 if len(buffer) - at >= MAX_DELIMITER_LINE:
@@ -258,6 +288,16 @@ class Scanner:
                 if index is not None:
                     return at + 1, line_end, index, True
             at += 3
+
+    def _skip_misses(self, at: int, stop: int) -> int:
+        """The start of a later line like the one at `at`, none between them being a delimiter line; or `at`."""
+        buffer = self._buffer
+        last = buffer.rfind(b"\n--", at, min(at + _BULK_BYTES, stop))
+        keys = {key.rstrip() for key in _DASH_LINE.findall(buffer, at, last)}
+        delimiters = self._delimiters.keys()
+        if keys & delimiters or {key[:-2] for key in keys if key.endswith(b"--")} & delimiters:
+            return at
+        return max(at, last)
 
     def _step_body(self, final: bool) -> bool:
         """Goes to the next delimiter line; False when the buffer is used up."""
@@ -308,25 +348,29 @@ class Scanner:
             return
         self._consume(line_end)
         self._at = line_end
-        if self._parts >= MAX_PARTS:
-            for opened in self._path:
-                opened.part.is_opaque = True
-                opened.delimiter = None
-            self._delimiters.clear()
-            return
         parent = self._path[index].part
         self._parts += 1
         part = self._new_part(line_end)
-        if parent.subtype == b"digest":  # RFC 2046 §5.1.5: parts of a digest are messages unless they say otherwise
-            part.type, part.subtype = b"message", b"rfc822"
         parent.children.append(part)
         self._path.append(_Open(part))
+        if self._parts >= MAX_PARTS:  # the rest of the message is one part
+            for opened in self._path:
+                opened.delimiter = None
+            self._delimiters.clear()
+            self._make_opaque(part)
+            return
+        if parent.subtype == b"digest":  # RFC 2046 §5.1.5: parts of a digest are messages unless they say otherwise
+            part.type, part.subtype = b"message", b"rfc822"
         self._in_header = True
 
     def _new_part(self, at: int) -> Part:
         """An empty part at index `at` of the buffer."""
         place = self._base + at
         return Part(place, place, place)
+
+    def _make_opaque(self, part: Part) -> None:
+        part.is_opaque = self.has_opaque_part = True
+        part.type, part.subtype, part.params = b"application", b"octet-stream", ()
 
     def _close_delimiter(self, index: int) -> None:
         opened = self._path[index]
@@ -369,7 +413,11 @@ class Scanner:
             self._head = None
         if part.type == b"multipart" and not part.children:
             # Its delimiter never came: the reader shall see what is there, and BODYSTRUCTURE needs a part.
-            part.children.append(Part(part.header_end, part.header_end, end, lines=part.lines))
+            if self._parts >= MAX_PARTS - 1:  # one is left for the rest of the message
+                self._make_opaque(part)
+            else:
+                self._parts += 1
+                part.children.append(Part(part.header_end, part.header_end, end, lines=part.lines))
         return end
 
     def _begin_body(self, header: bytes, start: int, end: int) -> None:
@@ -397,8 +445,14 @@ class Scanner:
         self._enter(opened, part, end)
 
     def _enter(self, opened: _Open, part: Part, end: int) -> None:
-        is_deep = len(self._path) >= MAX_DEPTH
         opened.lines_before = self._lines
+        is_message = part.type == b"message" and part.subtype in (b"rfc822", b"global")
+        if (
+            part.is_opaque
+            or ((is_message or part.type == b"multipart") and len(self._path) >= MAX_DEPTH)
+            or (is_message and self._parts >= MAX_PARTS - 1)  # one is left for the rest of the message
+        ):
+            self._make_opaque(part)
         kind = part.type
         # a multipart is counted up to its first delimiter line: if none comes it is shown as text
         self._count_lines = kind in (b"text", b"multipart") or self._encapsulated > 0
@@ -409,16 +463,8 @@ class Scanner:
                 self._head_left = HEAD_BYTES
                 part.head = b""
         elif kind == b"multipart":
-            if is_deep or part.is_opaque:
-                part.is_opaque = True
-                part.type, part.subtype = b"application", b"octet-stream"
-                return
             self._open_multipart(opened, part)
-        elif kind == b"message" and part.subtype in (b"rfc822", b"global"):
-            if is_deep or part.is_opaque or self._parts >= MAX_PARTS:
-                part.is_opaque = True
-                part.type, part.subtype = b"application", b"octet-stream"
-                return
+        elif is_message and not part.is_opaque:
             self._parts += 1
             self._encapsulated += 1
             self._count_lines = True

@@ -16,15 +16,15 @@ folding changes it on the way.
 Source: RFC 3501 §6.4.4, RFC 5051 §2.
 """
 
-import html
 import re
-from binascii import a2b_base64, a2b_qp
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple
 from unicodedata import combining, normalize
 
-from pochta.mime.header import decode_base64, decode_charset, decode_words, param_text, split_fields
+from pochta.mime.decode import decode_charset, decode_transfer, decode_words, param_text, transfer_pieces
+from pochta.mime.header import split_fields
 from pochta.mime.parse import Part
+from pochta.mime.text import unescape
 
 PIECE_BYTES: Final = 32 * 1024  # decoded, folded and searched in 1 ms; 6 ms where all of it is character references
 FIELD_BYTES: Final = 16 * 1024  # 500 encoded words of 30 octets, 1-3 ms; longer fields are decoded piece by piece
@@ -40,7 +40,7 @@ Read = Callable[[int, int], bytes]
 """The octets `start <= n < stop` of the message."""
 
 _SPACES: Final = re.compile(r"[ \t\r\n]+")
-_NOT_BASE64: Final = bytes(set(range(256)) - set(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/="))
+_DECODED_IN_PIECES: Final = frozenset({b"base64", b"quoted-printable"})
 _WIDE_CHARSET: Final = re.compile(r"(?:utf|u|ucs|iso-10646-ucs)[-_]?(?:16|32|2|4)(?![0-9])", re.IGNORECASE)
 _HTML: Final = frozenset((b"html", b"xhtml", b"xhtml+xml"))
 
@@ -167,7 +167,7 @@ class _Finder:
         self._tail = self._look(self._tail + fold(text))
         if is_html:
             if "&" in text:
-                self._unescaped_tail = self._look(self._unescaped_tail + fold(html.unescape(text)))
+                self._unescaped_tail = self._look(self._unescaped_tail + fold(unescape(text)))
             else:
                 self._unescaped_tail = self._tail
         return self.found
@@ -219,20 +219,11 @@ def _body_texts(read: Read, part: Part) -> Iterator[str]:
     """The decoded text of a part, in pieces that end with a line where there are lines."""
     charset = (param_text(part.params, b"charset") or "").lower()
     if part.size <= PIECE_BYTES:
-        data = read(part.header_end, part.body_end)
-        if part.encoding == b"base64":
-            data = decode_base64(data)
-        elif part.encoding == b"quoted-printable":
-            data = a2b_qp(data)
-        yield decode_charset(data, charset)
+        yield decode_charset(decode_transfer(read(part.header_end, part.body_end), part.encoding), charset)
         return
     raw = _raw_pieces(read, part)
-    if part.encoding == b"base64":
-        pieces = _from_base64(raw)
-    elif part.encoding == b"quoted-printable":
-        pieces = _from_quoted_printable(raw)
-    else:
-        pieces = raw
+    # uuencoded text would be held whole; only that of small parts is decoded
+    pieces = transfer_pieces(raw, part.encoding) if part.encoding in _DECODED_IN_PIECES else raw
     if _WIDE_CHARSET.match(charset):
         yield from _wide_texts(pieces, charset)
         return
@@ -243,36 +234,6 @@ def _body_texts(read: Read, part: Part) -> Iterator[str]:
 def _raw_pieces(read: Read, part: Part) -> Iterator[bytes]:
     for at in range(part.header_end, part.body_end, PIECE_BYTES):
         yield read(at, min(at + PIECE_BYTES, part.body_end))
-
-
-def _from_base64(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """What `decode_base64` makes of all pieces together."""
-    held = b""
-    for piece in pieces:
-        data = held + piece.translate(None, _NOT_BASE64)
-        if b"=" in data:
-            yield decode_base64(data)
-            return
-        cut = len(data) & ~3
-        held = data[cut:]
-        yield a2b_base64(data[:cut])
-    yield decode_base64(held)
-
-
-def _from_quoted_printable(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """What `a2b_qp` makes of all pieces together."""
-    held = b""
-    for piece in pieces:
-        data = held + piece
-        cut = data.rfind(b"\n") + 1
-        if not cut:
-            # one long line: only `=XY` must not be cut
-            cut = len(data)
-            if b"=" in data[-2:]:
-                cut = data.rindex(b"=")
-        held = data[cut:]
-        yield a2b_qp(data[:cut])
-    yield a2b_qp(held)
 
 
 def _lines(pieces: Iterator[bytes]) -> Iterator[bytes]:
