@@ -20,7 +20,7 @@ static: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest tests/test_structure.py
+	$(BIN)/pytest tests/test_structure.py tests/test_conformance.py
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format .

@@ -95,15 +95,24 @@ BAD_FILES = {
     ),
     "unknown protocol, nothing like it": (
         MINIMAL + listener(protocol="gopher"),
-        'listener 1: protocol: "gopher" is not known; write one of smtp, imap, metrics',
+        'listener 1: protocol: "gopher" is not known; write one of smtp, submission, imap, pop3, lmtp, metrics',
     ),
     "unknown tls": (
         MINIMAL + listener('tls = "ssl"'),
         'listener 1: tls: "ssl" is not known; write one of none, starttls, implicit',
     ),
-    "not yet served": (
-        MINIMAL + listener() + listener(protocol="pop3"),
-        'listener 2: protocol "pop3" is not served by this version yet; remove this [[listener]]',
+    "lmtp on the port of others": (
+        MINIMAL + listener() + listener(protocol="lmtp", address="127.0.0.1:25"),
+        'listener 2: "lmtp" may not use port 25; the usual one is "127.0.0.1:24"',
+    ),
+    "unknown way with bare newlines": (
+        MINIMAL + '[smtp]\nbare_newline = "refuze"',
+        'smtp.bare_newline: "refuze" is not known; did you mean "refuse"?',
+    ),
+    "exempt, but no network": (
+        MINIMAL + '[smtp]\nbare_newline_exempt = ["10.0.0.1", "10.0.0.1/8"]',
+        'smtp.bare_newline_exempt: "10.0.0.1/8" is no network (10.0.0.1/8 has host bits set);'
+        ' write it as "192.0.2.0/24"',
     ),
     "listener without address": (
         MINIMAL + '[[listener]]\nprotocol = "imap"',
@@ -286,7 +295,7 @@ def test_paths_are_relative_to_the_file(folder: Path, monkeypatch: pytest.Monkey
 def test_which_file_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     local, system = Path("pochta.toml"), tmp_path / "etc.toml"
-    monkeypatch.setattr(config, "DEFAULT_PATHS", (local, system))
+    monkeypatch.setattr("pochta.config.file.DEFAULT_PATHS", (local, system))
     named, by_environment = tmp_path / "named.toml", tmp_path / "environment.toml"
     environ = {config.ENVIRONMENT_KEY: str(by_environment)}
     for path in (named, by_environment, local, system):
@@ -371,7 +380,7 @@ def test_the_page_is_up_to_date() -> None:
 
 def test_the_page_has_every_key() -> None:
     listed = re.findall(r"^\| `(\w+)` \|", settings_page(), re.MULTILINE)
-    structs = (Settings, config.Tls, Listener, config.Limits)
+    structs = (Settings, config.Tls, Listener, config.Smtp, config.Pop3, config.Auth, config.Limits)
     keys = [
         key for struct in structs for key, (hint, _) in config.fields_of(struct).items() if not config.struct_of(hint)
     ]

@@ -47,6 +47,41 @@ def fetch(*, workers: int, messages: int, repeats: int) -> list[Figure]:
     return [Figure("fetch", messages / min(warm), "msg/s", FETCH_GOAL_PER_S, False, detail)]
 
 
+# What mail programs ask of a mailbox they have not seen: Thunderbird's list of fields
+OVERVIEW = (
+    b"FETCH 1:* (UID ENVELOPE BODYSTRUCTURE BODY.PEEK[HEADER.FIELDS (From To Cc Bcc Subject Date Message-ID Priority"
+    b" X-Priority References Newsgroups In-Reply-To Content-Type Reply-To List-Post)])"
+)
+OVERVIEW_GOAL_PER_S = 150_000
+
+
+def overview(*, workers: int, messages: int, repeats: int) -> list[Figure]:
+    """What a list of messages shows, of the whole mailbox: warm, and by the first client after a start."""
+    figures = []
+    with BenchServer(workers=workers) as server:
+        _filled(server, messages)
+        for name, goal in (("overview first", OVERVIEW_GOAL_PER_S), ("overview", OVERVIEW_GOAL_PER_S)):
+            imap = Imap(server.imap_port)
+            imap.command(b"SELECT " + MAILBOX.encode())
+            times = []
+            before = processes.cpu_s(server.pid)
+            runs = 1 if name != "overview" else repeats
+            for _ in range(runs):
+                count, taken = imap.count(OVERVIEW)
+                if count != messages:
+                    raise RuntimeError(f"{count} messages instead of {messages}")
+                times.append(taken)
+            cpu_us = (processes.cpu_s(server.pid) - before) / runs / messages * 1e6
+            imap.close()
+            detail: dict[str, object] = {
+                "median": round(messages / median(times)),
+                "server_cpu_us": round(cpu_us, 2),
+                "messages": messages,
+            }
+            figures.append(Figure(name, messages / min(times), "msg/s", goal, False, detail))
+    return figures
+
+
 def select(*, workers: int, messages: int, repeats: int) -> list[Figure]:
     """SELECT over a new connection, and the first one after a restart."""
     command = b"SELECT " + MAILBOX.encode()

@@ -34,7 +34,7 @@ class BenchServer:
 
     def __init__(self, *, workers: int = 1, loop: str | None = None, folder: Path | None = None) -> None:
         self.workers = workers
-        self.smtp_port, self.imap_port, self.imaps_port = free_ports(3)
+        self.smtp_port, self.imap_port, self.imaps_port, self.pop3_port = free_ports(4)
         self._loop = loop
         self._temporary = tempfile.TemporaryDirectory(prefix="pochta-bench-") if folder is None else None
         self.folder = Path(self._temporary.name) if self._temporary else folder or Path()
@@ -58,6 +58,7 @@ class BenchServer:
             self._listener(ListenerProtocol.SMTP, self.smtp_port, ListenerTls.NONE),
             self._listener(ListenerProtocol.IMAP, self.imap_port, ListenerTls.NONE),
             self._listener(ListenerProtocol.IMAP, self.imaps_port, ListenerTls.IMPLICIT),
+            self._listener(ListenerProtocol.POP3, self.pop3_port, ListenerTls.NONE),
         )
         text = config.initial_toml("mx.bench.test", listeners=listeners, workers=self.workers)
         self.config.write_text(text + "\n[limits]\nconnections = 100000\n")

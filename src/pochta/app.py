@@ -6,22 +6,29 @@ import os
 import ssl
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
+from ipaddress import ip_network
+from pathlib import Path
 from typing import Final
 
 from pochta import log
 from pochta.accounts import passwords
 from pochta.accounts.auth import Authenticator
-from pochta.config import Listener, ListenerProtocol, ListenerTls, Settings
+from pochta.config import BareNewline, Listener, ListenerProtocol, ListenerTls, Settings
 from pochta.delivery.intake import Intake
+from pochta.errors import Refusal, SetupError, TryLater
 from pochta.net.accept import Acceptor, ConnectionLimits
 from pochta.net.connection import Connection, report_bug
 from pochta.net.listen import BoundListener, connections_per_worker
-from pochta.net.tls import server_context
+from pochta.net.tls import LiveContext, descriptor_path
 from pochta.proto.smtp.limits import SmtpLimits
 from pochta.servers.imap.connection import ImapConnection, ImapContext
 from pochta.servers.imap.views import Views
 from pochta.servers.metrics import MetricsConnection, MetricsContext
-from pochta.servers.smtp import SmtpConnection, SmtpContext
+from pochta.servers.pop3.connection import Pop3Connection, Pop3Context
+from pochta.servers.pop3.lock import ExclusiveLocks
+from pochta.servers.signed_in import SignedIn
+from pochta.servers.smtp.connection import SmtpConnection
+from pochta.servers.smtp.context import Role, SmtpContext
 from pochta.status.worker import Sources, StatusSocket
 from pochta.store import changes, leases
 from pochta.store.checkpoint import Checkpointer
@@ -40,7 +47,17 @@ LAG_BREACH_S: Final = 0.010  # INV-12
 
 _REFUSALS: Final = {
     ListenerProtocol.SMTP: b"421 4.3.2 Too many connections; come again in a moment\r\n",
+    ListenerProtocol.SUBMISSION: b"421 4.3.2 Too many connections; come again in a moment\r\n",
+    ListenerProtocol.LMTP: b"421 4.3.2 Too many connections; come again in a moment\r\n",
+    ListenerProtocol.POP3: b"-ERR [SYS/TEMP] Too many connections; come again in a moment\r\n",
     ListenerProtocol.IMAP: b"* BYE Too many connections\r\n",
+}
+
+
+_ROLES: Final = {
+    ListenerProtocol.SMTP: Role.TRANSFER,
+    ListenerProtocol.SUBMISSION: Role.SUBMISSION,
+    ListenerProtocol.LMTP: Role.LMTP,
 }
 
 
@@ -64,10 +81,14 @@ class App:
         self.views = Views(self.store, memory_limit_bytes=limits.view_memory_bytes)
         self.intake = Intake(self.store.blobs, memory_limit_bytes=limits.spool_memory_bytes)
         self.authenticator = Authenticator(self.store, queue_limit=limits.auth_queue, cost=password_cost)
+        self.signed_in = SignedIn(self.store)
         self.imap_connections: set[ImapConnection] = set()
         self.idling: defaultdict[int, set[ImapConnection]] = defaultdict(set)
         self.smtp_connections: set[SmtpConnection] = set()
         self.metrics_connections: set[MetricsConnection] = set()
+        self.pop3_connections: set[Pop3Connection] = set()
+        self.pop3_updates: set[asyncio.Task[Refusal | TryLater | None]] = set()
+        self.pop3_locks = ExclusiveLocks(self.store) if settings.pop3.exclusive else None
         self.loop_lag = LoopLag()
         self._may_have_missed = asyncio.Event()
         self.background = LeaseHolder(self.store, leases.BACKGROUND, self._work_in_background, on_error=report_bug)
@@ -76,12 +97,14 @@ class App:
         self._acceptors: list[Acceptor] = []
         self._status: StatusSocket | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        self._tls = server_context(settings.tls.certificate, settings.tls.key) if settings.uses_tls else None
+        self._live_tls = LiveContext(settings.tls.certificate, settings.tls.key) if settings.uses_tls else None
+        self._tls = self._live_tls.context if self._live_tls is not None else None
 
     async def start(self) -> None:
         """Accept connections from now on."""
         self.store.on_death = self._on_death
         self.store.start()
+        self.store.subscribe(self.signed_in.hear)
         self.store.subscribe(self._tell_idling)
         limits = self.settings.limits
         counts = ConnectionLimits(connections_per_worker(limits, self.settings.workers), limits.connections_per_address)
@@ -97,10 +120,27 @@ class App:
         self._status = StatusSocket(self.settings.data_dir / "run", self._status_sources())
         self._status.start()
         loop = asyncio.get_running_loop()
+        self._tasks.append(loop.create_task(self.signed_in.run(), name="signed in"))
+        self._tasks[-1].add_done_callback(self._tell_death)
         self._tasks.append(loop.create_task(self._keep_alive(), name="keep alive"))
         self._tasks.append(loop.create_task(self._make_up(), name="make up for lost hints"))
         self._tasks.append(loop.create_task(self.loop_lag.watch(), name="loop lag"))
         self._tasks.append(loop.create_task(self.background.run(), name="background"))
+        if self.pop3_locks is not None:
+            self._tasks.append(loop.create_task(self.pop3_locks.run(), name="pop3 locks"))
+            self._tasks[-1].add_done_callback(self._tell_death)
+
+    def _tell_death(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._on_death(error)
+
+    def use_certificate(self, certificate: Path, key: Path) -> None:
+        """Show this pair in every handshake that begins from now on; open connections stay as they are.
+
+        Raises: SetupError when they are no pair; the one before stays.
+        """
+        if self._live_tls is not None:
+            self._live_tls.use(certificate, key)
 
     async def _work_in_background(self, fence: Fence) -> None:
         """What one worker does for all of them: checkpoints, and removal of what is past its time."""
@@ -119,19 +159,31 @@ class App:
 
     def _factory(self, listener: Listener) -> Callable[[], Connection]:
         tls = self._tls if listener.tls is ListenerTls.STARTTLS else None
-        if listener.protocol is ListenerProtocol.SMTP:
-            smtp = self._smtp_context(tls)
-            return lambda: SmtpConnection(smtp, offers_starttls=tls is not None)
+        if listener.protocol in _ROLES:
+            smtp = self._smtp_context(_ROLES[listener.protocol], tls)
+            return lambda: SmtpConnection(
+                smtp, offers_starttls=tls is not None, allows_plaintext_auth=listener.allow_plaintext_auth
+            )
         if listener.protocol is ListenerProtocol.METRICS:
             metrics = MetricsContext(data_dir=self.settings.data_dir, connections=self.metrics_connections)
             return lambda: MetricsConnection(metrics)
-        imap = self._imap_context(tls)
         allows = listener.allow_plaintext_auth
+        if listener.protocol is ListenerProtocol.POP3:
+            pop3 = self._pop3_context(tls)
+            return lambda: Pop3Connection(pop3, offers_stls=tls is not None, allows_plaintext_auth=allows)
+        imap = self._imap_context(tls)
         return lambda: ImapConnection(imap, offers_starttls=tls is not None, allows_plaintext_auth=allows)
 
-    def _smtp_context(self, tls: ssl.SSLContext | None) -> SmtpContext:
-        limits = self.settings.limits
+    def _smtp_context(self, role: Role, tls: ssl.SSLContext | None) -> SmtpContext:
+        settings, limits = self.settings, self.settings.limits
         return SmtpContext(
+            role=role,
+            authenticator=self.authenticator,
+            signed_in=self.signed_in,
+            auth_failures_max=limits.auth_failures_per_connection,
+            offers_scram=settings.auth.scram_sha_256,
+            normalises_newlines=settings.smtp.bare_newline is BareNewline.NORMALISE,
+            newline_exempt=tuple(ip_network(one) for one in settings.smtp.bare_newline_exempt),
             hostname=self.settings.hostname,
             postmaster=self.settings.postmaster,
             store=self.store,
@@ -153,10 +205,28 @@ class App:
             views=self.views,
             intake=self.intake,
             authenticator=self.authenticator,
+            signed_in=self.signed_in,
             connections=self.imap_connections,
             idling=self.idling,
             tls=tls,
             message_size_bytes=limits.message_size_bytes,
+            login_timeout_s=limits.login_timeout_s,
+            idle_timeout_s=limits.idle_timeout_s,
+            auth_failures_max=limits.auth_failures_per_connection,
+            counters=self.counters,
+        )
+
+    def _pop3_context(self, tls: ssl.SSLContext | None) -> Pop3Context:
+        limits = self.settings.limits
+        return Pop3Context(
+            hostname=self.settings.hostname,
+            store=self.store,
+            authenticator=self.authenticator,
+            signed_in=self.signed_in,
+            connections=self.pop3_connections,
+            updates=self.pop3_updates,
+            locks=self.pop3_locks,
+            tls=tls,
             login_timeout_s=limits.login_timeout_s,
             idle_timeout_s=limits.idle_timeout_s,
             auth_failures_max=limits.auth_failures_per_connection,
@@ -219,17 +289,21 @@ class App:
             acceptor.close()
         for imap in tuple(self.imap_connections):
             imap.stop()
+        for pop3 in tuple(self.pop3_connections):
+            pop3.stop()
         for smtp in tuple(self.smtp_connections):
             smtp.stop()
         for metrics in tuple(self.metrics_connections):
             metrics.stop()
         if not await self._drained(DRAIN_S):
-            log.event("serve.drain.timeout", open=len(self.imap_connections) + len(self.smtp_connections))
+            left = len(self.imap_connections) + len(self.smtp_connections) + len(self.pop3_connections)
+            log.event("serve.drain.timeout", open=left)
             for smtp in tuple(self.smtp_connections):
                 smtp.cut_off()
             if not await self._drained(CUT_S):
                 for acceptor in self._acceptors:
                     acceptor.abort_all()
+        await asyncio.gather(*self.pop3_updates, return_exceptions=True)  # QUITs whose peers did not wait
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -279,13 +353,34 @@ async def run_worker(
     listeners: Sequence[BoundListener],
     on_ready: Callable[[], None],
     stop: asyncio.Event,
+    new_pairs: "asyncio.Queue[tuple[int, int]]",
 ) -> None:
-    """Serve until `stop` is set; `on_ready` is called when every listener accepts."""
+    """Serve until `stop` is set; `on_ready` is called when every listener accepts.
+
+    `new_pairs`: descriptors of certificate and key, newer than those of the settings.
+    """
     app = App(settings, listeners, index=index, on_death=_die)
     await app.start()
     # What was imported and built lives as long as the worker: a full collection (36 ms seen) need not walk it.
     gc.collect()
     gc.freeze()
+    renewing = asyncio.get_running_loop().create_task(_renew(app, new_pairs), name="certificates")
     on_ready()
     await stop.wait()
+    renewing.cancel()
     await app.stop()
+
+
+async def _renew(app: App, new_pairs: "asyncio.Queue[tuple[int, int]]") -> None:
+    """Take each certificate that the supervisor passes on, for ever."""
+    while True:
+        certificate, key = await new_pairs.get()
+        try:
+            app.use_certificate(descriptor_path(certificate), descriptor_path(key))
+        except SetupError as error:  # the supervisor has tried the pair: descriptors or memory have run out
+            log.event("tls.reload.refused", worker=app.index, error=error)
+        else:
+            log.event("tls.reloaded", worker=app.index)
+        finally:
+            os.close(certificate)
+            os.close(key)

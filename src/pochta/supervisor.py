@@ -1,10 +1,11 @@
 """`pochta serve`: one supervisor that holds the listening sockets, and N workers started by exec that serve them.
 
 Theory of operation. The supervisor locks data_dir, binds, drops privileges, copies the certificate, prepares the store,
-and starts the workers. Each shares one socket pair with it, the life-line: down it go the settings (one line of JSON),
-up it comes `READY`; its end of file tells a worker that the supervisor is gone, however it died. The lock is passed on
-too, so that no second server starts while any worker of the first still lives. A worker that dies is replaced on the
-same sockets, with the same settings and certificate, whatever has become of the files.
+and starts the workers. Each shares one socket pair with it, the life-line: down it go the settings (one line of JSON)
+and, once the worker is ready, `NEW_PAIR` with two descriptors whenever the certificate was renewed; up it comes
+`READY`; its end of file tells a worker that the supervisor is gone, however it died. The lock is passed on too, so that
+no second server starts while any worker of the first still lives. A worker that dies is replaced on the same sockets,
+with the same settings and the newest certificate that was good, whatever has become of the files.
 
 Refuses to know what workers do. Single-threaded: one selector over the life-lines and the signals' wake-up socket.
 """
@@ -29,7 +30,7 @@ from pochta import clock, config, log
 from pochta.config import Settings, Tls
 from pochta.errors import SetupError
 from pochta.net.listen import BoundListener, bind_all, inherited_sockets, raise_nofile
-from pochta.net.tls import copy_pair, descriptor_path, server_context
+from pochta.net.tls import WatchedPair, descriptor_path
 
 STOP_S: Final = (
     9.0  # for workers to drain; with the kill and `finish` a stop ends within the 10 s that containers grant
@@ -39,7 +40,9 @@ READY_S: Final = 60.0  # for a new set of workers; imports take under 1 s
 LONG_LIFE_S: Final = 10.0  # a worker that dies younger died at once: its replacement waits
 RETRY_S: Final = (0.1, 0.5, 2.0, 5.0, 15.0, 30.0)  # the waits of replacements, the last one for ever
 LOCK_WAIT_S: Final = 2.0  # workers of a killed supervisor end within 1 s
+PAIR_LOOK_S: Final = 10.0  # two stat() calls; a renewed certificate has weeks until the one before ends
 READY: Final = b"R"
+NEW_PAIR: Final = b"T"
 # glibc raises its threshold for mmap once a large block is freed; the 256 KiB that uvloop sets aside for each TLS
 # connection then come from pages that were touched before: 47 KiB for an idle connection instead of 25.
 MALLOC: Final = {"MALLOC_MMAP_THRESHOLD_": "131072"}
@@ -73,7 +76,7 @@ def run(
     """
     lock = lock_data_dir(settings)
     bound: list[BoundListener] = []
-    kept = [lock]
+    pair: WatchedPair | None = None
     try:
         bound = bind_all(settings.listeners, inherited_sockets())
         connections = raise_nofile(settings.limits, settings.workers)
@@ -83,13 +86,8 @@ def run(
         limits = msgspec.structs.replace(settings.limits, connections=connections * settings.workers)
         settings = msgspec.structs.replace(settings, limits=limits)
         if settings.uses_tls:
-            server_context(settings.tls.certificate, settings.tls.key)
-            pair = copy_pair(settings.tls.certificate, settings.tls.key)
-            kept += pair
-            settings = msgspec.structs.replace(
-                settings, tls=Tls(certificate=descriptor_path(pair[0]), key=descriptor_path(pair[1]))
-            )
-        with _Supervisor(settings, bound, kept, ready_file, worker_command) as serving:
+            pair = WatchedPair(settings.tls.certificate, settings.tls.key)
+        with _Supervisor(settings, bound, (lock, pair), ready_file, worker_command) as serving:
             if prepare is not None:
                 prepare()
             status = serving.serve()
@@ -100,8 +98,9 @@ def run(
     finally:
         for one in bound:
             one.socket.close()
-        for fd in kept:
-            os.close(fd)
+        if pair is not None:
+            pair.close()
+        os.close(lock)
 
 
 def lock_data_dir(settings: Settings) -> int:
@@ -214,13 +213,14 @@ def sd_notify(state: str) -> None:
 class _Worker:
     """A slot of the set: its process now, or the time of its next start."""
 
-    __slots__ = ("failures", "index", "is_ready", "line", "process", "start_at", "started_at")
+    __slots__ = ("failures", "index", "is_ready", "line", "pair_number", "process", "start_at", "started_at")
 
     def __init__(self, index: int) -> None:
         self.index = index
         self.process: subprocess.Popen[bytes] | None = None
         self.line: socket.socket | None = None
         self.is_ready = False
+        self.pair_number = 0  # of the certificate it was given
         self.failures = 0
         self.started_at = 0.0
         self.start_at = 0.0
@@ -231,11 +231,13 @@ class _Supervisor:
         self,
         settings: Settings,
         bound: list[BoundListener],
-        kept: list[int],
+        kept: tuple[int, WatchedPair | None],
         ready_file: Path | None,
         command: Sequence[str],
     ) -> None:
-        self.settings, self.bound, self.kept = settings, bound, kept
+        self.settings, self.bound = settings, bound
+        self.lock, self.pair = kept
+        self.look_at = clock.monotonic_s() + PAIR_LOOK_S
         self.ready_file, self.command = ready_file, tuple(command)
         self.workers = [_Worker(index) for index in range(settings.workers)]
         self.has_been_ready = False
@@ -283,6 +285,7 @@ class _Supervisor:
             now = clock.monotonic_s()
             self._reap(now)
             if self.kill_at is None:
+                self._look_at_pair(now)
                 if not self.has_been_ready and now >= ready_by:
                     self._fail("workers were not ready in time")
                 for worker in self.workers:
@@ -298,8 +301,11 @@ class _Supervisor:
         times = [worker.start_at for worker in self.workers if worker.process is None]
         if self.kill_at is not None:
             times = [self.kill_at]
-        elif not self.has_been_ready:
-            times.append(ready_by)
+        else:
+            if not self.has_been_ready:
+                times.append(ready_by)
+            if self.pair is not None:
+                times.append(self.look_at)
         timeout = max(0.0, min(times) - now) if times else None
         for key, _ in self.selector.select(timeout):
             if key.data is None:
@@ -318,6 +324,7 @@ class _Supervisor:
             self.selector.unregister(worker.line)
             return
         worker.is_ready = True
+        self._pass_pair(worker)
         if not self.has_been_ready and all(one.is_ready for one in self.workers) and self.kill_at is None:
             self.has_been_ready = True
             self._announce()
@@ -342,13 +349,22 @@ class _Supervisor:
         fds = tuple(one.socket.fileno() for one in self.bound)
         environ = {**MALLOC, **os.environ}
         environ.pop("NOTIFY_SOCKET", None)
-        brief = WorkerBrief(worker.index, fds, msgspec.Raw(config.encode(self.settings)))
+        settings = self.settings
+        kept: tuple[int, ...] = (self.lock,)
+        if self.pair is not None:
+            certificate, key = self.pair.fds
+            settings = msgspec.structs.replace(
+                settings, tls=Tls(certificate=descriptor_path(certificate), key=descriptor_path(key))
+            )
+            kept = (self.lock, certificate, key)
+            worker.pair_number = self.pair.number
+        brief = WorkerBrief(worker.index, fds, msgspec.Raw(config.encode(settings)))
         try:
             with theirs:
                 worker.process = subprocess.Popen(
                     [*self.command, "--index", str(worker.index), "--life-line", str(theirs.fileno())],
                     stdin=subprocess.DEVNULL,
-                    pass_fds=(*fds, theirs.fileno(), *self.kept),
+                    pass_fds=(*fds, theirs.fileno(), *kept),
                     env=environ,
                     process_group=0,  # a terminal's Ctrl-C comes to us alone, and goes on as SIGTERM
                 )
@@ -387,13 +403,52 @@ class _Supervisor:
         pending, self.pending = self.pending, []
         for number in pending:
             if number == signal.SIGHUP:
-                log.event("serve.hup.ignored")  # nothing is read anew while serving; a closed terminal sends it too
+                self._reload()
             elif number in (signal.SIGTERM, signal.SIGINT):
                 if self.kill_at is None:
                     log.event("serve.stopping", signal=signal.Signals(number).name)
                     self._stop()
                 elif clock.monotonic_s() - (self.kill_at - STOP_S) >= SECOND_SIGNAL_S:
                     self._kill_rest()
+
+    def _reload(self) -> None:
+        """Take the certificate as it is now: somebody asked for it, so that he hears of it either way."""
+        if self.pair is None or self.kill_at is not None:
+            log.event("serve.hup.ignored")  # nothing else is read anew while serving; a closed terminal sends it too
+            return
+        try:
+            self.pair.take()
+        except SetupError as error:
+            log.event("tls.reload.refused", error=error)
+            return
+        self._pass_pairs()
+
+    def _look_at_pair(self, now: float) -> None:
+        if self.pair is None or now < self.look_at:
+            return
+        self.look_at = now + PAIR_LOOK_S
+        try:
+            if self.pair.take_if_changed():
+                self._pass_pairs()
+        except SetupError as error:
+            log.event("tls.reload.refused", error=error)
+
+    def _pass_pairs(self) -> None:
+        for worker in self.workers:
+            self._pass_pair(worker)
+
+    def _pass_pair(self, worker: _Worker) -> None:
+        """Give a worker the newest certificate; one that is not ready yet gets it then."""
+        if self.pair is None or worker.line is None or not worker.is_ready or worker.pair_number == self.pair.number:
+            return
+        try:
+            socket.send_fds(worker.line, [NEW_PAIR], self.pair.fds, socket.MSG_DONTWAIT)
+        except (BrokenPipeError, ConnectionResetError):
+            return  # dead: SIGCHLD is on its way, and its successor starts with the newest
+        except OSError as error:  # it has stopped reading, or no descriptors are left
+            log.event("tls.reload.refused", worker=worker.index, error=error.strerror)
+            return
+        worker.pair_number = self.pair.number
 
     def _stop(self) -> None:
         self.kill_at = clock.monotonic_s() + STOP_S

@@ -13,6 +13,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final
 
 import msgspec
@@ -22,7 +23,7 @@ from pochta.errors import SetupError
 from pochta.net.connection import number_connections, report_bug
 from pochta.net.listen import BoundListener
 from pochta.net.tls import lower_idle_memory
-from pochta.supervisor import READY, WorkerBrief
+from pochta.supervisor import NEW_PAIR, READY, WorkerBrief
 
 APP_MODULE: Final = "pochta.app"
 # How long a thread that is done with COMMIT waits for a busy loop. At the usual 5 ms the loop, which lets go of the
@@ -40,16 +41,15 @@ def main(argv: list[str] | None = None) -> int:
     line = socket.socket(fileno=parser.parse_args(argv).life_line)
     line.set_inheritable(False)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor turns Ctrl-C into SIGTERM
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the app has something to read again
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the supervisor reads the certificate anew and passes it on
     sys.setswitchinterval(SWITCH_S)
     brief = _read_brief(line)
     settings = config.decode(brief.settings)
     listeners = [BoundListener(one, _adopt(fd)) for one, fd in zip(settings.listeners, brief.fds, strict=True)]
-    threading.Thread(target=_watch, args=(line,), name="life-line", daemon=True).start()
     number_connections(brief.index, settings.workers)
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(_run(settings, brief.index, listeners, lambda: line.sendall(READY)))
+            runner.run(_run(settings, brief.index, listeners, line))
     except SetupError as error:
         log.event("worker.refused", worker=brief.index, error=error)
         return 2
@@ -59,15 +59,20 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-async def _run(
-    settings: config.Settings, index: int, listeners: list[BoundListener], on_ready: Callable[[], None]
-) -> None:
+async def _run(settings: config.Settings, index: int, listeners: list[BoundListener], line: socket.socket) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    pairs: asyncio.Queue[tuple[int, int]] = asyncio.Queue()
+
+    def hear(pair: tuple[int, int]) -> None:
+        with suppress(RuntimeError):  # the loop is closed: we are about to end
+            loop.call_soon_threadsafe(pairs.put_nowait, pair)
+
+    threading.Thread(target=_watch, args=(line, hear), name="life-line", daemon=True).start()
     loop.set_exception_handler(_unexpected)
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     app = importlib.import_module(APP_MODULE)  # late: it imports everything, and the supervisor imports nothing of it
-    await app.run_worker(settings, index, listeners, on_ready, stop)
+    await app.run_worker(settings, index, listeners, lambda: line.sendall(READY), stop, pairs)
 
 
 def _unexpected(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:  # Any: asyncio's own signature
@@ -94,11 +99,12 @@ def _adopt(fd: int) -> socket.socket:
     return adopted
 
 
-def _watch(line: socket.socket) -> None:
+def _watch(line: socket.socket, hear: Callable[[tuple[int, int]], object]) -> None:
     # A thread, so that a busy loop cannot keep a worker alive that belongs to nobody.
     try:
-        while line.recv(64):
-            pass
+        while (got := socket.recv_fds(line, 1, 2, socket.MSG_CMSG_CLOEXEC))[0]:
+            if got[0] == NEW_PAIR and len(got[1]) == 2:
+                hear((got[1][0], got[1][1]))
     except OSError:
         pass
     os._exit(1)

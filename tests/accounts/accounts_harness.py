@@ -49,3 +49,10 @@ class HeldClock:
 
     def __init__(self) -> None:
         self.at = 1000.0
+
+
+class HeldWall:
+    """UTC that moves when the test says so."""
+
+    def __init__(self) -> None:
+        self.at = float(NOW)

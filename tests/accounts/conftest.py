@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from accounts_harness import Accounts, HeldClock
+from accounts_harness import Accounts, HeldClock, HeldWall
 
 from pochta import clock, log
 from pochta.store import setup
@@ -58,3 +58,10 @@ def held(monkeypatch: pytest.MonkeyPatch) -> HeldClock:
     held = HeldClock()
     monkeypatch.setattr(clock.current(), "monotonic", lambda: held.at)
     return held
+
+
+@pytest.fixture
+def wall(monkeypatch: pytest.MonkeyPatch) -> HeldWall:
+    wall = HeldWall()
+    monkeypatch.setattr(clock.current(), "now", lambda: wall.at)
+    return wall

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import pytest
 from accounts_harness import CHEAP, NOW, Accounts, HeldClock
 
-from pochta.accounts import auth, edit, passwords
-from pochta.accounts.auth import AuthenticatedAccount, Authenticator
+from pochta.accounts import edit, passwords
+from pochta.accounts import remembered as memory
+from pochta.accounts.auth import AuthenticatedAccount, Authenticator, Service
 from pochta.accounts.passwords import hash_password
 from pochta.errors import Refusal, RefusalCode, TryLater
 from pochta.log import Secret
@@ -26,16 +27,23 @@ def door(accounts: Accounts) -> Iterator[Authenticator]:
     accounts.account("иван@почта.рф")
     door = Authenticator(accounts.store, cost=CHEAP)
     yield door
-    door.close()
+    close(accounts, door)
+
+
+def close(accounts: Accounts, door: Authenticator) -> None:
+    async def work() -> None:
+        door.close()
+
+    accounts.run(work())
 
 
 def sign_in(accounts: Accounts, door: Authenticator, name: str, password: str = "secret") -> AuthenticatedAccount:
-    return accounts.run(door.verify(name, Secret(password), peer=PEER))
+    return accounts.run(door.verify(name, Secret(password), service=Service.IMAP, peer=PEER))
 
 
 def remembered(accounts: Accounts, door: Authenticator, name: str, password: str = "secret") -> bool:
     async def ask() -> bool:
-        return door.verify_remembered(name, Secret(password)) is not None
+        return door.verify_remembered(name, Secret(password), service=Service.IMAP) is not None
 
     return accounts.run(ask())
 
@@ -148,14 +156,14 @@ def test_remembered_ten_minutes_after_the_last_use_and_an_hour_in_all(
 ) -> None:
     sign_in(accounts, door, "anna")
     for _ in range(6):
-        held.at += auth.REMEMBER_SLIDING_S - 1
+        held.at += memory.SLIDING_S - 1
         assert remembered(accounts, door, "anna")
         assert sign_in(accounts, door, "ANNA@example.org").account_id == 1
     held.at += 6
     assert not remembered(accounts, door, "anna")  # the hour is over
     assert len(checks) == 1
     sign_in(accounts, door, "anna")
-    held.at += auth.REMEMBER_SLIDING_S
+    held.at += memory.SLIDING_S
     assert not remembered(accounts, door, "anna")
     assert len(checks) == 2
 
@@ -179,7 +187,7 @@ def test_account_made_again_is_another(accounts: Accounts, door: Authenticator) 
 def test_least_used_is_forgotten_first(
     accounts: Accounts, door: Authenticator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(auth, "REMEMBERED_LIMIT", 2)
+    monkeypatch.setattr(memory, "LIMIT", 2)
     accounts.account("bob@example.org")
     for name in ("anna", "иван", "anna", "bob"):
         sign_in(accounts, door, name)
@@ -214,7 +222,10 @@ def test_same_question_at_once_is_checked_once(
     gate = _Gate(monkeypatch)
 
     async def five() -> list[AuthenticatedAccount]:
-        tasks = [asyncio.create_task(door.verify("anna", Secret("secret"), peer=PEER)) for _ in range(6)]
+        tasks = [
+            asyncio.create_task(door.verify("anna", Secret("secret"), service=Service.IMAP, peer=PEER))
+            for _ in range(6)
+        ]
         await asyncio.sleep(0)
         tasks[0].cancel()  # the connection that asked first is gone; the others still wait
         gate.opened.set()
@@ -227,14 +238,18 @@ def test_same_question_at_once_is_checked_once(
 def test_full_queue_is_put_off_for_known_and_unknown_names(
     accounts: Accounts, door: Authenticator, monkeypatch: pytest.MonkeyPatch, events: list[str]
 ) -> None:
+    sign_in(accounts, door, "anna")  # the server's secret is made
     gate = _Gate(monkeypatch)
     narrow = Authenticator(accounts.store, queue_limit=1, cost=CHEAP)
 
     async def rush() -> list[object]:
-        tasks = [asyncio.create_task(narrow.verify(f"u{n}", Secret("x"), peer=PEER)) for n in range(3)]
+        tasks = [
+            asyncio.create_task(narrow.verify(f"u{n}", Secret("x"), service=Service.IMAP, peer=PEER)) for n in range(3)
+        ]
         await asyncio.sleep(0)
         refused = await asyncio.gather(
-            *(narrow.verify(name, Secret("x"), peer=PEER) for name in ("anna", "nobody")), return_exceptions=True
+            *(narrow.verify(name, Secret("x"), service=Service.IMAP, peer=PEER) for name in ("anna", "nobody")),
+            return_exceptions=True,
         )
         gate.opened.set()
         return [*refused, *await asyncio.gather(*tasks, return_exceptions=True)]
@@ -243,7 +258,7 @@ def test_full_queue_is_put_off_for_known_and_unknown_names(
     assert kinds == [TryLater, TryLater, Refusal, Refusal, Refusal]
     monkeypatch.undo()
     assert sign_in(accounts, narrow, "anna").account_id == 1  # there is room again
-    narrow.close()
+    close(accounts, narrow)
 
 
 def test_nothing_prints_a_credential(accounts: Accounts) -> None:

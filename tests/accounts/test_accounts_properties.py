@@ -20,7 +20,7 @@ ALIASES = st.dictionaries(
 )
 
 
-@settings(max_examples=100)
+@settings(max_examples=100, deadline=None)
 @given(st.text(max_size=200) | st.from_regex(r"\$(6|scrypt|argon2id|2b)\$[ -~]{0,120}", fullmatch=True))
 def test_any_text_as_hash(text: str) -> None:
     try:
@@ -30,7 +30,7 @@ def test_any_text_as_hash(text: str) -> None:
     assert check_hash(credential) == credential
 
 
-@settings(max_examples=100)
+@settings(max_examples=100, deadline=None)
 @given(st.text(max_size=40))
 def test_any_text_as_password(text: str) -> None:
     try:
@@ -42,7 +42,7 @@ def test_any_text_as_password(text: str) -> None:
     assert verify_password(credential, Secret(text))
 
 
-@settings(max_examples=100)
+@settings(max_examples=100, deadline=None)
 @given(
     st.text(max_size=80)
     | st.builds(
@@ -84,7 +84,7 @@ def _walk(tx: Tx, graph: dict[str, list[str]]) -> None:
     raise _Undone
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(graph=ALIASES)
 def test_any_aliases_reach_what_the_graph_reaches(accounts: Accounts, graph: dict[str, list[str]]) -> None:
     try:

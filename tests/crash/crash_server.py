@@ -25,7 +25,7 @@ PASSWORD = "secret"
 NOW = 1_750_000_000
 DEADLINE_S = 60.0  # of every wait: what takes so long never happens
 
-_PORT = re.compile(r"(?m)^(smtp|imap)\b.*:(\d+)$")  # in the ready file
+_PORT = re.compile(r"(?m)^(smtp|imap|pop3)\b.*:(\d+)$")  # in the ready file
 _WATCHED = re.compile(r" ino:([0-9a-f]+) ")
 _ESTABLISHED, _LISTEN = "01", "0A"  # as /proc/net/tcp writes them
 
@@ -61,7 +61,7 @@ class ServerProcess:
     def __init__(self, folder: Path, local_parts: Sequence[str], *, workers: int = 2) -> None:
         self.folder = folder
         self.data_dir = folder / "data"
-        self.smtp = self.imap = ("127.0.0.1", 0)
+        self.smtp = self.imap = self.pop3 = ("127.0.0.1", 0)
         self.workers = workers
         self.process: subprocess.Popen[bytes] | None = None
         self._log_path = folder / "log"
@@ -69,6 +69,7 @@ class ServerProcess:
         listeners = (
             Listener(protocol=ListenerProtocol.SMTP, address="127.0.0.1:0"),
             Listener(protocol=ListenerProtocol.IMAP, address="127.0.0.1:0", allow_plaintext_auth=True),
+            Listener(protocol=ListenerProtocol.POP3, address="127.0.0.1:0", allow_plaintext_auth=True),
         )
         text = config.initial_toml(f"mx.{DOMAIN}", listeners=listeners, workers=workers)
         (folder / "pochta.toml").write_text(text + "\n[limits]\nmin_free_bytes = 0\n")
@@ -104,7 +105,7 @@ class ServerProcess:
 
         wait_until(is_ready, "the server never became ready")
         ports = {protocol: int(port) for protocol, port in _PORT.findall(ready_file.read_text())}
-        self.smtp, self.imap = ("127.0.0.1", ports["smtp"]), ("127.0.0.1", ports["imap"])
+        self.smtp, self.imap, self.pop3 = (("127.0.0.1", ports[name]) for name in ("smtp", "imap", "pop3"))
 
     def log(self) -> str:
         return self._log_path.read_text()

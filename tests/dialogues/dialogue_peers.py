@@ -29,6 +29,7 @@ class Peer:
     host: str
     imap_port: int
     smtp_port: int
+    pop3_port: int = 0
     server: Server | None = None
     users: set[str] = field(default_factory=set)
 
@@ -45,7 +46,7 @@ class Peer:
 def pochta() -> Iterator[Peer]:
     """Pochta on free ports."""
     with Server(limits=Limits(min_free_bytes=0, message_size_bytes=1_000_000)) as server:
-        yield Peer("pochta", server.host, server.imap_port, server.smtp_port, server)
+        yield Peer("pochta", server.host, server.imap_port, server.smtp_port, server.pop3_port, server)
 
 
 def has_dovecot() -> bool:
@@ -60,7 +61,7 @@ def _free_port() -> int:
         return port
 
 
-def _configuration(folder: Path, port: int) -> str:
+def _configuration(folder: Path, port: int, pop3_port: int) -> str:
     is_root = os.geteuid() == 0
     owner = pwd.getpwuid(os.geteuid()).pw_name
     group = grp.getgrgid(os.getegid()).gr_name
@@ -76,6 +77,7 @@ def _configuration(folder: Path, port: int) -> str:
         "UID": str(mail.pw_uid),
         "GID": str(mail.pw_gid),
         "PORT": str(port),
+        "POP3_PORT": str(pop3_port),
         "INTERNAL": "dovecot" if is_root else owner,
         "INTERNAL_GROUP": "dovecot" if is_root else group,
         "LOGIN": "dovenull" if is_root else owner,
@@ -89,13 +91,13 @@ def _configuration(folder: Path, port: int) -> str:
 def dovecot() -> Iterator[Peer]:
     """A Dovecot of our own on a free port, with mail that goes with it."""
     folder = Path(tempfile.mkdtemp(prefix="dovecot-"))
-    port = _free_port()
+    port, pop3_port = _free_port(), _free_port()
     configuration = folder / "dovecot.conf"
-    configuration.write_text(_configuration(folder, port), "ascii")
+    configuration.write_text(_configuration(folder, port, pop3_port), "ascii")
     process = subprocess.Popen(["dovecot", "-F", "-c", str(configuration)], stderr=subprocess.PIPE)
     try:
         _wait_for(process, port)
-        yield Peer("dovecot", "127.0.0.1", port, 0)
+        yield Peer("dovecot", "127.0.0.1", port, 0, pop3_port)
     finally:
         process.terminate()
         process.wait(timeout=20)

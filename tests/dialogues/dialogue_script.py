@@ -10,7 +10,7 @@
 Within lines: `...` is any text, `<name:regex>` captures, `<name>` is what was captured, `<CRLF>` `<CR>` `<LF>` `<NUL>`
 are these octets, `<closed>` alone is the end of the connection. A line of IMAP holds its literals. The `S` lines that
 follow each other are one block: the last of them ends it, the others may come in any order before it, and nothing else
-may come. In SMTP, lines come in exactly their order.
+may come. In SMTP and POP3, lines come in exactly their order.
 """
 
 import re

@@ -13,7 +13,8 @@ from dialogue_script import CLOSED, Line, Script
 
 HERE: Final = Path(__file__).parent
 ANSWER_S: Final = 20.0  # a bound for a server that never answers
-SCRIPTS: Final = [dialogue_script.read(path) for path in sorted((*HERE.glob("*.imap"), *HERE.glob("*.smtp")))]
+KINDS: Final = (".imap", ".smtp", ".pop3")
+SCRIPTS: Final = [dialogue_script.read(path) for path in sorted(one for kind in KINDS for one in HERE.glob(f"*{kind}"))]
 CASES: Final = [
     pytest.param(script, peer, id=f"{script.path.name}-{peer}")
     for script in SCRIPTS
@@ -77,7 +78,8 @@ class Talk:
 
     def _connection(self, number: int) -> Connection:
         if number not in self.connections:
-            port = self.peer.imap_port if self.is_imap else self.peer.smtp_port
+            ports = (self.peer.imap_port, self.peer.smtp_port, self.peer.pop3_port)
+            port = ports[KINDS.index(self.script.path.suffix)]
             self.connections[number] = connection = Connection(self.peer.host, port)
             if self.is_imap:
                 greeting = connection.line()
@@ -195,3 +197,14 @@ def test_every_command_has_a_dialogue() -> None:
     names = {"StartTls": "STARTTLS", "UidExpunge": "UID EXPUNGE", "UnknownCharset": "SEARCH"}
     wanted = {names.get(command.__name__, command.__name__.upper()) for command in HANDLERS} | {"APPEND", "EXAMINE"}
     assert wanted <= said, wanted - said
+    files = {script.path.stem.upper() for script in SCRIPTS if script.path.suffix == ".imap"}
+    assert {words.split()[0] for words in wanted} <= files
+
+
+def test_every_pop3_command_has_a_dialogue() -> None:
+    from pochta.proto.pop3.server import COMMANDS
+
+    lines = [line for script in SCRIPTS if script.path.suffix == ".pop3" for line in script.lines]
+    texts = [text for line in lines if line.kind[0] == "C" for text in line.text.split("<CRLF>")]
+    said = {text.split()[0].upper() for text in texts}
+    assert {verb.decode() for verb in COMMANDS} <= said

@@ -588,7 +588,7 @@ def test_failed_handshake_ends_the_connection(
             assert not served.made[0].is_secure
 
     run(work())
-    assert [line.split()[0] for line in events] == ([] if implicit else ["tls.failed"])
+    assert [line.split()[0] for line in events] == ["tls.failed"]
 
 
 def test_lost_connection_cancels_its_task(run: Run) -> None:

@@ -116,6 +116,11 @@ class Imap:
         return self.end(tag)[:-1]
 
 
+def without_flag_lists(lines: list[bytes]) -> list[bytes]:
+    """The lines without those that tell of a new keyword."""
+    return [line for line in lines if not line.startswith((b"* FLAGS ", b"* OK [PERMANENTFLAGS "))]
+
+
 def message(number: int, body: bytes = b"body\r\n") -> bytes:
     """A plain message."""
     return b"From: <a%d@example.net>\r\nSubject: test %d\r\n\r\n" % (number, number) + body

@@ -185,7 +185,7 @@ def test_multiappend_is_all_or_nothing(pochta: Server) -> None:
 @pytest.mark.rfc(3501, "6.3.11")
 def test_a_message_too_large_is_refused_before_it_is_sent(pochta: Server) -> None:
     with Imap(pochta) as imap:
-        assert imap.do(b"APPEND INBOX {99999999999}")[-1].startswith(b"NO [LIMIT]")
+        assert imap.do(b"APPEND INBOX {99999999999}")[-1].startswith(b"NO [TOOBIG]")
         assert imap.do(b"APPEND nowhere {100}")[-1].startswith(b"NO [TRYCREATE]")
         assert imap.do(b"APPEND INBOX {0+}\r\n")[-1].startswith(b"NO")
         imap.ok("NOOP")

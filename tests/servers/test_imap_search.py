@@ -165,8 +165,8 @@ class Bench:
         async def work() -> list[int]:
             mailbox = Mailbox(self.store, self.account_id, self.mailbox_id)
             found: list[int] = []
-            async for part, positions in search.find(mailbox, snapshot, key, self.recent, known):
-                found += [part.seq + at for at in positions]
+            async for facts, positions in search.find(mailbox, snapshot, key, self.recent, known):
+                found += [facts.part.seq + at for at in positions]
             return found
 
         snapshot = view or self.view()
@@ -508,7 +508,7 @@ def test_unknown_charset_names_the_known_ones(bench: Bench) -> None:
     connection = Answering(bench)
     bench.runner.run(search.unknown_charset(cast(Any, connection), b"a1", c.UnknownCharset("X-NOBODY")))
     assert connection.sent.startswith(b"a1 NO [BADCHARSET (US-ASCII UTF-8 ISO-8859-1 ")
-    assert connection.sent.endswith(b"KOI8-U)] That charset is not supported\r\n")
+    assert connection.sent.endswith(b"ISO-2022-JP)] That charset is not supported\r\n")
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,6 @@ def test_the_fixture(pochta: Server) -> None:
 def test_the_server(capsys: pytest.CaptureFixture[str]) -> None:
     exec(compile(EXAMPLES[1], str(PAGE), "exec"), {})
     host, *ports, certificate = capsys.readouterr().out.split()
-    assert (host, len(set(ports))) == ("127.0.0.1", 3)
+    assert (host, len(set(ports))) == ("127.0.0.1", 8)
     assert certificate.endswith("certificate.pem")
     assert len(EXAMPLES) == 2

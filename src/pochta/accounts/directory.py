@@ -84,6 +84,14 @@ def trace(tx: Tx, address: Address, postmaster: str | None = None) -> Resolution
     return Resolution(tuple(walk.accounts), tuple(walk.remotes), tuple(walk.broken), tuple(walk.loops), detail)
 
 
+def owns(tx: Tx, account_id: int, address: Address, postmaster: str | None = None) -> bool:
+    """Whether the account may write as `address`: mail for it comes to the account, by itself or with others."""
+    try:
+        return account_id in trace(tx, address, postmaster).accounts
+    except (Refusal, TryLater):
+        return False
+
+
 @dataclass(slots=True)
 class _Walk:
     """The way from one recipient to its targets, breadth first; dicts serve as ordered sets."""

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pochta import clock
+from pochta.cli import app_password
 from pochta.cli.arguments import (
     ADDRESS,
     DOMAIN,
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 @click.group("account")
 def command() -> None:
     """Accounts: an address, a password, mailboxes."""
+
+
+command.add_command(app_password.command)
 
 
 @command.command("add")

@@ -18,8 +18,18 @@ HOSTNAME: Final = f"mail.{DOMAIN}"
 ACCOUNTS: Final = ((f"alice@{DOMAIN}", "wonderland"), (f"bob@{DOMAIN}", "builder"))
 CONFIG_NAME: Final = "pochta.toml"
 
-# Offsets of the ports from --base-port
-_SMTP, _IMAP, _IMAPS = 25, 143, 993
+# Protocol, offset of the port from --base-port, TLS
+_PORTS: Final = (
+    ("smtp", 25, "starttls"),
+    ("submission", 587, "starttls"),
+    ("submission", 465, "implicit"),
+    ("imap", 143, "starttls"),
+    ("imap", 993, "implicit"),
+    ("pop3", 110, "starttls"),
+    ("pop3", 995, "implicit"),
+)
+_SHOWN_TLS: Final = {"starttls": "STARTTLS", "implicit": "TLS", "none": "none"}
+_SHOWN_NAME: Final = {"smtp": "SMTP", "submission": "submission", "imap": "IMAP", "pop3": "POP3"}
 
 
 @click.command("demo")
@@ -30,7 +40,8 @@ _SMTP, _IMAP, _IMAPS = 25, 143, 993
 def command(ctx: click.Context, folder: Path, host: str, base_port: int) -> None:
     """Start a complete server on this machine, to try it out.
 
-    Settings and mail are kept in --dir; the next start goes on from there. Ports are --base-port plus 25, 143 and 993.
+    Settings and mail are kept in --dir; the next start goes on from there. Ports are --base-port plus 25, 587, 465,
+    143, 993, 110 and 995.
     """
     from pochta import config, supervisor
     from pochta.store import setup
@@ -63,15 +74,11 @@ def _make(path: Path, host: str, base_port: int) -> None:
             protocol=config.ListenerProtocol(protocol),
             address=f"{shown}:{base_port + offset}",
             tls=config.ListenerTls(tls),
-            allow_plaintext_auth=tls == "starttls" and protocol == "imap" and config.is_loopback(host),
+            allow_plaintext_auth=tls == "starttls" and protocol != "smtp" and config.is_loopback(host),
         )
 
     try:
-        listeners = (
-            listener("smtp", _SMTP, "starttls"),
-            listener("imap", _IMAP, "starttls"),
-            listener("imap", _IMAPS, "implicit"),
-        )
+        listeners = tuple(listener(*port) for port in _PORTS)
     except ValueError:
         raise SetupError(f"--host {host}: is not an IP address; write it as 127.0.0.1 or ::1") from None
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -119,25 +126,31 @@ def _introduce(settings: "Settings", folder: Path) -> None:
     """Who, with what password, on which ports; one line to send and one to read."""
     from pochta.cli.output import print_table
 
-    is_private = settings.listeners[1].allow_plaintext_auth
-    smtp, imap, imaps = (one.address for one in settings.listeners[:3])
     (alice, password), (bob, bob_password) = ACCOUNTS
     click.echo(f"Pochta serves {DOMAIN}; everything is kept in {folder}/ and found again at the next start.\n")
     print_table(("address", "password"), [(alice, password), (bob, bob_password)])
-    print_table(
-        ("protocol", "address", "security"),
-        [
-            ("SMTP", smtp, "STARTTLS"),
-            ("IMAP", imap, "STARTTLS" + (" or none" if is_private else "")),
-            ("IMAP", imaps, "TLS"),
-        ],
+    rows = [
+        (
+            _SHOWN_NAME.get(one.protocol, one.protocol),
+            one.address,
+            _SHOWN_TLS[one.tls] + (" or none" if one.allow_plaintext_auth else ""),
+        )
+        for one in settings.listeners
+    ]
+    print_table(("protocol", "address", "security"), rows)
+    sending, reading = (
+        next((one for one in settings.listeners if one.protocol == protocol), None)
+        for protocol in ("submission", "imap")
     )
-    click.echo(
-        "send:  printf 'Subject: Hello\\r\\n\\r\\nHello, Bob!\\r\\n' |"
-        f" curl smtp://{smtp} --mail-from {alice} --mail-rcpt {bob} -T -"
-    )
-    url = f"curl 'imap://{imap}" if is_private else f"curl -k 'imaps://{imaps}"
-    click.echo(f"read:  {url}/INBOX;MAILINDEX=*' -u {bob}:{bob_password}")
-    if not is_private:
-        click.echo("\nEverybody who reaches this machine can sign in with these passwords.")
+    if sending is not None:
+        options = "" if sending.allow_plaintext_auth else "--ssl-reqd -k "
+        click.echo(
+            "send:  printf 'Subject: Hello\\r\\n\\r\\nHello, Bob!\\r\\n' |"
+            f" curl {options}smtp://{sending.address} -u {alice}:{password} --mail-from {alice} --mail-rcpt {bob} -T -"
+        )
+    if reading is not None:
+        options = "" if reading.allow_plaintext_auth else "--ssl-reqd -k "
+        click.echo(f"read:  curl {options}'imap://{reading.address}/INBOX;MAILINDEX=*' -u {bob}:{bob_password}")
+        if not reading.allow_plaintext_auth:
+            click.echo("\nEverybody who reaches this machine can sign in with these passwords.")
     click.echo("\nCtrl-C ends it.")

@@ -69,11 +69,7 @@ async def _open(data_dir: Path) -> "AsyncIterator[Store]":
     database = data_dir / sqlite.DATABASE_NAME
     if not database.exists():
         raise SetupError(f"{database}: there is no store; run `pochta init` first")
-    connection = sqlite.connect(database)
-    try:
-        setup.check_version(connection, database)
-    finally:
-        connection.close()
+    setup.open_for_command(data_dir)
     store = Store(data_dir)
     store.start(hears_hints=False)
     try:

@@ -7,6 +7,8 @@ from typing import Final, NamedTuple
 _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _UNSAFE: Final = re.compile(r"[^!-'*-\[\]-~]")  # what could leave the comment or the line that holds it
+_LITERAL: Final = re.compile(r"\[[A-Za-z0-9.:-]+\]")
+_NOT_IN_NAME: Final = re.compile(r"[^A-Za-z0-9._-]")  # with `;` or a quote the rest of the line would read as another
 
 
 class Peer(NamedTuple):
@@ -22,14 +24,16 @@ def trace_header(
     peer: Peer, *, hostname: str, reverse_path: str, recipients: tuple[str, ...], message_id: str, now_s: float
 ) -> bytes:
     """The lines to put before the message, CRLF included. `message_id` is our own name for this transaction."""
-    # RFC 5321 §4.4: FOR with one recipient only; with several it would tell each of the others
-    for_clause = f"\r\n\tfor <{recipients[0]}>" if len(recipients) == 1 else ""
+    # RFC 5321 §4.4: FOR with one recipient only; with several it would tell each of the others. `postmaster` alone is
+    # no path.
+    for_clause = f"\r\n\tfor <{recipients[0]}>" if len(recipients) == 1 and "@" in recipients[0] else ""
     tls = f"\r\n\t({_UNSAFE.sub('_', peer.tls)})" if peer.tls else ""
-    name = _UNSAFE.sub("?", peer.hello_name) or "unknown"
+    # RFC 5321 §4.4: FROM is a domain or an address literal; underscores, which Windows sends, pass
+    name = peer.hello_name if _LITERAL.fullmatch(peer.hello_name) else _NOT_IN_NAME.sub("_", peer.hello_name)
     address = f"IPv6:{peer.address}" if ":" in peer.address else peer.address
     return (
         f"Return-Path: <{reverse_path}>\r\n"
-        f"Received: from {name} ([{address}])\r\n"
+        f"Received: from {name or 'unknown'} ([{address}])\r\n"
         f"\tby {hostname} with {peer.with_protocol} id {message_id}{tls}{for_clause};\r\n"
         f"\t{date_time(now_s)}\r\n"
     ).encode()

@@ -71,7 +71,7 @@ def number_connections(worker_index: int, workers: int) -> None:
     _ids = itertools.count(worker_index + workers, workers)
 
 
-def _plain_address(host: str) -> str:
+def plain_address(host: str) -> str:
     """The address without what the dual stack (`::ffff:`) and the link (`%eth0`) add to it."""
     host = host.partition("%")[0]
     return host[7:] if host.startswith("::ffff:") and "." in host else host
@@ -319,8 +319,8 @@ class Connection(asyncio.Protocol):
         if not peer:  # gone between accept and here
             self.abort()
             return
-        self.peer_address, self.peer_port = _plain_address(peer[0]), peer[1]
-        self.local_address = _plain_address(transport.get_extra_info("sockname")[0])
+        self.peer_address, self.peer_port = plain_address(peer[0]), peer[1]
+        self.local_address = plain_address(transport.get_extra_info("sockname")[0])
         # asyncio sets it only where the listening socket was made with proto=IPPROTO_TCP, which inherited ones are not.
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._transport.set_write_buffer_limits(WRITE_HIGH_BYTES, WRITE_LOW_BYTES)

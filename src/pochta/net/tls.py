@@ -1,10 +1,12 @@
-"""TLS: the server's context, the self-signed pair a new server starts with, and the memory of idle connections.
+"""TLS: the server's context, its renewal while it serves, the self-signed pair a new server starts with, and the memory
+of idle connections.
 
 Refuses to know which listener uses what. A private key is written so that only its owner reads it, and never logged.
 """
 
 import asyncio.sslproto
 import os
+import pwd
 import ssl
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -72,20 +74,22 @@ def _write_new(path: Path, data: bytes, mode: int) -> None:
         raise SetupError(f"{path}: cannot be written ({error.strerror}); check the folder's permissions") from None
 
 
-def server_context(certificate: Path, key: Path) -> ssl.SSLContext:
+def server_context(certificate: Path, key: Path, *, shown_as: tuple[Path, Path] | None = None) -> ssl.SSLContext:
     """A server's context with this certificate chain and key; TLS 1.2 and above.
 
+    `shown_as`: the files that errors name, where these two are copies of them.
     Raises: SetupError, one line, when a file cannot be read, is not PEM, or the two do not belong together.
     """
     for path in (certificate, key):
         try:
             path.open("rb").close()  # load_cert_chain does not say which of the two it could not open
         except OSError as error:
-            raise SetupError(f"{path}: cannot be read ({error.strerror}); check its path and permissions") from None
+            raise _unreadable(path, error) from None
+    certificate_name, key_name = shown_as or (certificate, key)
 
     def no_passphrase() -> str:
         # Without a callback OpenSSL would ask on the terminal, and a service would wait there for ever.
-        raise SetupError(f"tls.key: {key} is locked by a passphrase; remove it with `openssl pkey`")
+        raise SetupError(f"tls.key: {key_name} is locked by a passphrase; remove it with `openssl pkey`")
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     # RFC 8996 §4, §5: TLS 1.0 and 1.1 are not negotiated. RFC 8314 §4.1 asks mail servers for 1.2 or above.
@@ -96,13 +100,54 @@ def server_context(certificate: Path, key: Path) -> ssl.SSLContext:
     except ssl.SSLError as error:
         if error.reason in ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED"):
             raise SetupError(
-                f"tls.key: {key} is not the key of {certificate}; name the pair that belongs together"
+                f"tls.key: {key_name} is not the key of {certificate_name}; name the pair that belongs together"
             ) from None
         raise SetupError(
-            f"tls.certificate, tls.key: {certificate}, {key}: not certificate and key in PEM"
+            f"tls.certificate, tls.key: {certificate_name}, {key_name}: not certificate and key in PEM"
             f" ({error.reason or 'unreadable'}); check both files"
         ) from None
     return context
+
+
+def _unreadable(path: Path, error: OSError) -> SetupError:
+    if isinstance(error, PermissionError):
+        try:
+            user = pwd.getpwuid(os.geteuid()).pw_name
+        except KeyError:
+            user = f"user {os.geteuid()}"
+        return SetupError(
+            f"{path}: cannot be read ({error.strerror}); the server runs as {user}: let it read the file,"
+            f" for instance by `setfacl -m u:{user}:r`, and enter the folders above it"
+        )
+    return SetupError(f"{path}: cannot be read ({error.strerror}); check its path and permissions")
+
+
+class LiveContext:
+    """A server's context whose certificate is renewed while it serves.
+
+    `context` is what listeners and STARTTLS are given, for good. Each handshake asks it for a server name, also when
+    the peer sends none, and is handed on to the context of the newest pair. The outer one is never loaded anew: a pair
+    of another kind of key would not replace the first but stand beside it, and half a pair would be left after an
+    error. Connections past their handshake, and tickets of sessions to be resumed, stay as they are.
+    """
+
+    __slots__ = ("_newest", "context")
+
+    def __init__(self, certificate: Path, key: Path) -> None:
+        """Raises: SetupError, as `server_context`."""
+        self._newest = server_context(certificate, key)
+        self.context = server_context(certificate, key)
+        self.context.sni_callback = self._hand_on
+
+    def _hand_on(self, handshake: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
+        handshake.context = self._newest
+
+    def use(self, certificate: Path, key: Path) -> None:
+        """Handshakes that begin from now on show this pair.
+
+        Raises: SetupError, as `server_context`; the pair before stays.
+        """
+        self._newest = server_context(certificate, key)
 
 
 def copy_pair(certificate: Path, key: Path) -> tuple[int, int]:
@@ -120,8 +165,71 @@ def copy_pair(certificate: Path, key: Path) -> tuple[int, int]:
     except OSError as error:
         for fd in made:
             os.close(fd)
-        raise SetupError(f"{path}: cannot be read ({error.strerror}); check its path and permissions") from None
+        raise _unreadable(path, error) from None
     return made[0], made[1]
+
+
+class WatchedPair:
+    """Copies in memory of a certificate and key that belong together, taken anew when their files have changed.
+
+    Whoever renews them replaces two files, one after the other: what does not match is refused, the copies before stay,
+    and the next change of either file is looked at again.
+    """
+
+    __slots__ = ("_files", "_seen", "fds", "number")
+
+    def __init__(self, certificate: Path, key: Path) -> None:
+        """Raises: SetupError, as `server_context`."""
+        self._files = certificate, key
+        self._seen = self._state()
+        self.fds = self._copies()
+        self.number = 0  # rises with each pair that was taken
+
+    def take_if_changed(self) -> bool:
+        """Whether the files have changed since the last look, and were taken. Two system calls when not.
+
+        Raises: SetupError when they have changed and cannot be used; once for each change.
+        """
+        if self._state() == self._seen:
+            return False
+        self.take()
+        return True
+
+    def take(self) -> None:
+        """Copy the files as they are now. Raises: SetupError; the copies before stay."""
+        self._seen = self._state()  # before they are read: what changes meanwhile is seen by the next look
+        before, self.fds = self.fds, self._copies()
+        self.number += 1
+        for fd in before:
+            os.close(fd)
+
+    def close(self) -> None:
+        """Forget the copies."""
+        for fd in self.fds:
+            os.close(fd)
+        self.fds = -1, -1
+
+    def _copies(self) -> tuple[int, int]:
+        fds = copy_pair(*self._files)
+        try:
+            server_context(descriptor_path(fds[0]), descriptor_path(fds[1]), shown_as=self._files)
+        except BaseException:
+            for fd in fds:
+                os.close(fd)
+            raise
+        return fds
+
+    def _state(self) -> tuple[tuple[int, ...] | None, ...]:
+        """What tells one state of the files from another; the change time also tells of permissions that were given."""
+        return tuple(_file_state(path) for path in self._files)
+
+
+def _file_state(path: Path) -> tuple[int, ...] | None:
+    try:
+        found = path.stat()  # follows links: certbot's point to the newest file
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def descriptor_path(fd: int) -> Path:

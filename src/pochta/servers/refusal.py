@@ -14,10 +14,15 @@ class ImapAnswer(NamedTuple):
 
 
 class Answers(NamedTuple):
-    """What one refusal is in each protocol: SMTP code with enhanced status (RFC 3463), IMAP code (RFC 5530)."""
+    """What one refusal is in each protocol.
+
+    SMTP: code with enhanced status (RFC 3463). IMAP: response code (RFC 5530). POP3: response code without brackets
+    (RFC 2449 §8, RFC 3206), `b""` for none.
+    """
 
     smtp: tuple[int, str]
     imap: ImapAnswer
+    pop3: bytes
 
 
 def _no(code: bytes) -> ImapAnswer:
@@ -25,25 +30,25 @@ def _no(code: bytes) -> ImapAnswer:
 
 
 REFUSALS: Final[dict[RefusalCode, Answers]] = {
-    RefusalCode.NOT_FOUND: Answers((550, "5.1.1"), _no(b"NONEXISTENT")),
-    RefusalCode.EXISTS: Answers((550, "5.0.0"), _no(b"ALREADYEXISTS")),
-    RefusalCode.NO_PERMISSION: Answers((550, "5.7.1"), _no(b"NOPERM")),
+    RefusalCode.NOT_FOUND: Answers((550, "5.1.1"), _no(b"NONEXISTENT"), b""),
+    RefusalCode.EXISTS: Answers((550, "5.0.0"), _no(b"ALREADYEXISTS"), b""),
+    RefusalCode.NO_PERMISSION: Answers((550, "5.7.1"), _no(b"NOPERM"), b"SYS/PERM"),
     # RFC 5321 §4.2.2, RFC 3463 §3.3: the mailbox is full, and stays so until its owner acts
-    RefusalCode.OVER_QUOTA: Answers((552, "5.2.2"), _no(b"OVERQUOTA")),
-    RefusalCode.TOO_LARGE: Answers((552, "5.3.4"), _no(b"LIMIT")),
-    RefusalCode.AUTH_FAILED: Answers((535, "5.7.8"), _no(b"AUTHENTICATIONFAILED")),
-    RefusalCode.AUTH_REQUIRED: Answers((530, "5.7.0"), _no(b"")),
-    RefusalCode.PRIVACY_REQUIRED: Answers((538, "5.7.11"), _no(b"PRIVACYREQUIRED")),
-    RefusalCode.POLICY: Answers((550, "5.7.1"), _no(b"NOPERM")),
-    RefusalCode.LIMIT: Answers((452, "4.5.3"), _no(b"LIMIT")),
-    RefusalCode.INVALID_NAME: Answers((553, "5.1.3"), _no(b"CANNOT")),
-    RefusalCode.NO_SUCH_USER: Answers((550, "5.1.1"), _no(b"NONEXISTENT")),
-    RefusalCode.NO_SUCH_DOMAIN: Answers((550, "5.1.2"), _no(b"NONEXISTENT")),
-    RefusalCode.NOT_LOCAL: Answers((550, "5.7.1"), _no(b"CANNOT")),
-    RefusalCode.HAS_CHILDREN: Answers((550, "5.0.0"), _no(b"HASCHILDREN")),
-    RefusalCode.IN_USE: Answers((450, "4.2.1"), _no(b"INUSE")),
-    RefusalCode.CANNOT: Answers((550, "5.0.0"), _no(b"CANNOT")),
-    RefusalCode.EXPUNGED: Answers((550, "5.0.0"), _no(b"EXPUNGEISSUED")),
+    RefusalCode.OVER_QUOTA: Answers((552, "5.2.2"), _no(b"OVERQUOTA"), b"SYS/PERM"),
+    RefusalCode.TOO_LARGE: Answers((552, "5.3.4"), _no(b"LIMIT"), b""),
+    RefusalCode.AUTH_FAILED: Answers((535, "5.7.8"), _no(b"AUTHENTICATIONFAILED"), b"AUTH"),
+    RefusalCode.AUTH_REQUIRED: Answers((530, "5.7.0"), _no(b""), b""),
+    RefusalCode.PRIVACY_REQUIRED: Answers((538, "5.7.11"), _no(b"PRIVACYREQUIRED"), b"AUTH"),
+    RefusalCode.POLICY: Answers((550, "5.7.1"), _no(b"NOPERM"), b"AUTH"),
+    RefusalCode.LIMIT: Answers((452, "4.5.3"), _no(b"LIMIT"), b"SYS/TEMP"),
+    RefusalCode.INVALID_NAME: Answers((553, "5.1.3"), _no(b"CANNOT"), b""),
+    RefusalCode.NO_SUCH_USER: Answers((550, "5.1.1"), _no(b"NONEXISTENT"), b""),
+    RefusalCode.NO_SUCH_DOMAIN: Answers((550, "5.1.2"), _no(b"NONEXISTENT"), b""),
+    RefusalCode.NOT_LOCAL: Answers((550, "5.7.1"), _no(b"CANNOT"), b""),
+    RefusalCode.HAS_CHILDREN: Answers((550, "5.0.0"), _no(b"HASCHILDREN"), b""),
+    RefusalCode.IN_USE: Answers((450, "4.2.1"), _no(b"INUSE"), b"IN-USE"),
+    RefusalCode.CANNOT: Answers((550, "5.0.0"), _no(b"CANNOT"), b""),
+    RefusalCode.EXPUNGED: Answers((550, "5.0.0"), _no(b"EXPUNGEISSUED"), b""),
 }
 
 
@@ -70,4 +75,16 @@ def imap_answer(error: PochtaError) -> tuple[ImapAnswer, str]:
         return REFUSALS[error.code].imap, error.text
     if isinstance(error, TryLater):
         return _no(b"UNAVAILABLE"), error.reason[:1].upper() + error.reason[1:]
+    raise error
+
+
+def pop3_answer(error: PochtaError) -> tuple[bytes, str]:
+    """Response code (without brackets, `b""` for none) and text of -ERR for a lawful "no".
+
+    Raises: the error itself when it is neither a `Refusal` nor a `TryLater`.
+    """
+    if isinstance(error, Refusal):
+        return REFUSALS[error.code].pop3, error.text[:1].upper() + error.text[1:]
+    if isinstance(error, TryLater):
+        return b"SYS/TEMP", error.reason[:1].upper() + error.reason[1:]
     raise error

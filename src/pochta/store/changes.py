@@ -118,6 +118,20 @@ def merge_ranges(ranges: Iterable[UidRange]) -> list[UidRange]:
     return merged
 
 
+def common_ranges(ranges: Sequence[UidRange], others: Sequence[UidRange]) -> list[UidRange]:
+    """The uids that are in both; each rises without overlap."""
+    found: list[UidRange] = []
+    at = 0
+    for first, last in ranges:
+        while at < len(others) and others[at][1] < first:
+            at += 1
+        index = at
+        while index < len(others) and others[index][0] <= last:
+            found.append((max(first, others[index][0]), min(last, others[index][1])))
+            index += 1
+    return found
+
+
 def since(tx: Tx, account_id: int, mailbox_id: int, mod_seq: int, *, limit: int) -> list[tuple[int, str]] | None:
     """(kind, uids) of the mailbox's changes after `mod_seq`, oldest first; None when there are more than `limit`."""
     rows = tx.rows(

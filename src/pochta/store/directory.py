@@ -22,6 +22,7 @@ STEP_ROWS: Final = 50  # accounts or aliases a lane function handles: an account
 MAX_TARGETS: Final = 1000  # of one alias; what `limits.recipients` grants one message
 
 UID_VALIDITY_FLOOR: Final = "uid_validity_floor"
+SIGN_IN_CHANGES: Final = "sign_in_changes"  # in `meta`: rises whenever the generation of any credential does
 TASK_ACCOUNT_REMOVE: Final = "account_remove"
 
 
@@ -257,6 +258,7 @@ def remove_account(tx: Tx, domain: str, local_part: str, now: int) -> int:
         "INSERT INTO task (kind, account_id, mailbox_id, created_at) VALUES (?, ?, 0, ?)",
         (TASK_ACCOUNT_REMOVE, account_id, now),
     )
+    _count_sign_in_change(tx)
     tx.hint(account_id, mod_seq)
     return int(account_id)
 
@@ -267,6 +269,7 @@ def set_credential(tx: Tx, domain: str, local_part: str, credential: str) -> int
     Raises:
         Refusal: NO_SUCH_USER.
     """
+    _count_sign_in_change(tx)
     return _change(
         tx, domain, local_part, "credential = ?, credential_generation = credential_generation + 1", credential
     )
@@ -288,7 +291,27 @@ def set_enabled(tx: Tx, domain: str, local_part: str, is_enabled: bool) -> None:
         Refusal: NO_SUCH_USER.
     """
     change = "is_enabled = ?, credential_generation = credential_generation + 1"
+    _count_sign_in_change(tx)
     _change(tx, domain, local_part, change, int(is_enabled))
+
+
+def end_sessions(tx: Tx, account_id: int) -> None:
+    """Raise the generation of the account's credential: whoever is signed in is signed out, in every worker.
+
+    For changes of what one may sign in with other than the password itself. Two statements.
+    """
+    row = tx.row(
+        "UPDATE account SET credential_generation = credential_generation + 1 WHERE id = ? RETURNING mod_seq",
+        (account_id,),
+    )
+    if row is not None:
+        _count_sign_in_change(tx)
+        tx.hint(account_id, row[0])
+
+
+def _count_sign_in_change(tx: Tx) -> None:
+    sql = "INSERT INTO meta (name, number) VALUES (?, 1) ON CONFLICT (name) DO UPDATE SET number = meta.number + 1"
+    tx.run(sql, (SIGN_IN_CHANGES,))
 
 
 def _change(tx: Tx, domain: str, local_part: str, change: str, value: int | str) -> int:
@@ -448,6 +471,19 @@ def generation(tx: Tx, account_id: int) -> int | None:
     """
     row = tx.row("SELECT credential_generation FROM account WHERE id = ? AND is_enabled = 1", (account_id,))
     return None if row is None else int(row[0])
+
+
+def generations(tx: Tx, account_ids: tuple[int, ...]) -> dict[int, int]:
+    """As `generation`, for many; those that may no longer sign in are left out. One statement."""
+    marks = ", ".join("?" * len(account_ids))
+    sql = f"SELECT id, credential_generation FROM account WHERE is_enabled = 1 AND id IN ({marks})"
+    return {int(row[0]): int(row[1]) for row in tx.rows(sql, account_ids)}
+
+
+def sign_in_changes(tx: Tx) -> int:
+    """A number that rises whenever a generation does: one row tells that none has changed. One statement."""
+    row = tx.row("SELECT number FROM meta WHERE name = ?", (SIGN_IN_CHANGES,))
+    return 0 if row is None else int(row[0])
 
 
 def credentials(tx: Tx) -> list[tuple[str, str, str]]:

@@ -26,6 +26,13 @@ class FlagMode(IntEnum):
     REMOVE = 2
 
 
+class Stored(NamedTuple):
+    """What became of a conditional STORE: the mod_seq (0: nothing had to change), and the uids that failed the test."""
+
+    mod_seq: int
+    failed: tuple[int, ...]
+
+
 class Copied(NamedTuple):
     """What COPYUID tells (RFC 4315 §3): `from_uids[n]` stands as `to_uids[n]` in the other mailbox."""
 
@@ -51,21 +58,82 @@ def set_flags(
     Raises:
         Refusal: LIMIT (keywords).
     """
-    if mode is FlagMode.REMOVE:
-        known = {name.lower(): bit for bit, name in flags.keywords(tx, account_id).items()}
-        bits = system_flags | sum({known.get(name.lower(), 0) for name in keywords})
+    keep, add = mask(mode, system_flags | _named_bits(tx, account_id, mode, keywords))
+    rows = flags_of(tx, account_id, mailbox_id, ranges)
+    return _apply(tx, account_id, mailbox_id, ranges, rows, keep, add, now)
+
+
+def set_flags_unless_changed(
+    tx: Tx,
+    account_id: int,
+    mailbox_id: int,
+    ranges: Sequence[UidRange],
+    mode: FlagMode,
+    system_flags: int,
+    keywords: tuple[str, ...],
+    unchanged_since: int,
+    now: int,
+) -> Stored:
+    """As `set_flags`, for the messages whose mod_seq is `unchanged_since` or less; the test and the change are one.
+
+    Source: RFC 7162 §3.1.3. One mod_seq stands for all metadata of a message, and 0 asks for something else: whether
+    the metadata exists, which system flags always do and a keyword only where it is set.
+
+    Raises:
+        Refusal: LIMIT (keywords).
+    """
+    condition, limit = "AND mod_seq <= ?", unchanged_since
+    found = mod_seqs_of(tx, account_id, mailbox_id, ranges)
+    if unchanged_since == 0 and mode is not FlagMode.REPLACE and not system_flags:
+        limit = _named_bits(tx, account_id, FlagMode.REMOVE, keywords)
+        condition = "AND flags & ? = 0"
+        failed = tuple(uid for uid, old, _ in found if old & limit)
     else:
-        bits = system_flags | flags.keyword_bits(tx, account_id, keywords)
-    keep, add = mask(mode, bits)
-    changed, unseen, deleted = _would_change(tx, account_id, mailbox_id, ranges, keep, add)
+        failed = tuple(uid for uid, _, mod_seq in found if mod_seq > unchanged_since)
+    if len(failed) == len(found):
+        return Stored(0, failed)
+    keep, add = mask(mode, system_flags | _named_bits(tx, account_id, mode, keywords))
+    lost = frozenset(failed)
+    rows = [(uid, old) for uid, old, _ in found if uid not in lost]
+    mod_seq = _apply(tx, account_id, mailbox_id, ranges, rows, keep, add, now, condition=condition, limit=limit)
+    return Stored(mod_seq, failed)
+
+
+def _named_bits(tx: Tx, account_id: int, mode: FlagMode, keywords: tuple[str, ...]) -> int:
+    """The set of the keywords; unless they are removed, new ones enter the dictionary."""
+    if mode is not FlagMode.REMOVE:
+        return flags.keyword_bits(tx, account_id, keywords)
+    known = {name.lower(): bit for bit, name in flags.keywords(tx, account_id).items()}
+    return sum({known.get(name.lower(), 0) for name in keywords})
+
+
+def _apply(
+    tx: Tx,
+    account_id: int,
+    mailbox_id: int,
+    ranges: Sequence[UidRange],
+    rows: Sequence[Row],
+    keep: int,
+    add: int,
+    now: int,
+    *,
+    condition: str = "",
+    limit: int = 0,
+) -> int:
+    """Make the flags of `ranges` `old & keep | add`; the mod_seq, or 0 when nothing had to change.
+
+    `rows` is (uid, flags) of what the ranges and the condition, in which `limit` stands for `?`, select.
+    """
+    changed, unseen, deleted = _would_change(rows, keep, add)
     if not changed:
         return 0
     mod_seq = changes.next_mod_seq(tx, account_id)
+    extra = (limit,) if condition else ()
     for first, last in ranges:
         tx.run(
             f"UPDATE placement SET flags = (flags & ?) | ?, mod_seq = ? WHERE {_IN_RANGE}"
-            " AND flags <> ((flags & ?) | ?)",
-            (keep, add, mod_seq, account_id, mailbox_id, first, last, keep, add),
+            f" AND flags <> ((flags & ?) | ?) {condition}",
+            (keep, add, mod_seq, account_id, mailbox_id, first, last, keep, add, *extra),
         )
     tx.run(
         "UPDATE mailbox SET unseen_count = unseen_count + ?, deleted_count = deleted_count + ?, mod_seq = ?,"
@@ -78,13 +146,11 @@ def set_flags(
     return mod_seq
 
 
-def _would_change(
-    tx: Tx, account_id: int, mailbox_id: int, ranges: Sequence[UidRange], keep: int, add: int
-) -> tuple[list[int], int, int]:
+def _would_change(rows: Sequence[Row], keep: int, add: int) -> tuple[list[int], int, int]:
     """(uids whose flags `old & keep | add` changes, how many more are unseen then, how many more deleted)."""
     changed: list[int] = []
     unseen = deleted = 0
-    for uid, old in flags_of(tx, account_id, mailbox_id, ranges):
+    for uid, old in rows:
         new = old & keep | add
         if new != old:
             changed.append(uid)
@@ -276,6 +342,26 @@ def flags_of(tx: Tx, account_id: int, mailbox_id: int, ranges: Iterable[UidRange
             f"SELECT uid, flags FROM placement WHERE {_IN_RANGE} ORDER BY uid", (account_id, mailbox_id, first, last)
         )
     return rows
+
+
+def mod_seqs_of(tx: Tx, account_id: int, mailbox_id: int, ranges: Iterable[UidRange]) -> list[Row]:
+    """(uid, flags, mod_seq) of what stands in `ranges`, rising."""
+    rows: list[Row] = []
+    for first, last in ranges:
+        rows += tx.rows(
+            f"SELECT uid, flags, mod_seq FROM placement WHERE {_IN_RANGE} ORDER BY uid",
+            (account_id, mailbox_id, first, last),
+        )
+    return rows
+
+
+def changed_since(tx: Tx, account_id: int, mailbox_id: int, first: int, last: int, mod_seq: int) -> list[int]:
+    """The uids of the range whose mod_seq is larger, rising. A scan: there is no index on it."""
+    rows = tx.rows(
+        f"SELECT uid FROM placement WHERE {_IN_RANGE} AND mod_seq > ? ORDER BY uid",
+        (account_id, mailbox_id, first, last, mod_seq),
+    )
+    return [row[0] for row in rows]
 
 
 def count(tx: Tx, account_id: int, mailbox_id: int, first: int, last: int) -> int:

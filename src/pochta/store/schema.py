@@ -15,9 +15,9 @@ from typing import Final, Literal
 
 Dialect = Literal["sqlite", "postgres"]
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 MIN_READER: Final = 1  # the oldest program that may read a store of this version
-MIN_WRITER: Final = 1  # the oldest program that may write one
+MIN_WRITER: Final = 2  # the oldest program that may write one: 1 would leave app passwords behind
 
 PAGE_SIZE_BYTES: Final = 8192  # two inline 4 kB messages a page; set once, before the first table
 
@@ -236,6 +236,45 @@ CREATE TABLE task (
 ) STRICT;
 """
 
+# By the version that brought them: what a store of the version before lacks.
+_ADDED: Final = {
+    2: """
+CREATE TABLE app_password (
+  account_id INTEGER NOT NULL,
+  id INTEGER NOT NULL,
+  label TEXT NOT NULL,
+  scope TEXT NOT NULL,
+  digest TEXT NOT NULL,
+  stored_keys BLOB NOT NULL,
+  server_keys BLOB NOT NULL,
+  created_at INTEGER NOT NULL,
+  used_at INTEGER,
+  PRIMARY KEY (account_id, id)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE secret (
+  name TEXT NOT NULL PRIMARY KEY,
+  bytes BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE sign_in_failure (
+  who TEXT NOT NULL,
+  network TEXT NOT NULL,
+  last_at INTEGER NOT NULL,
+  clear_at INTEGER NOT NULL,
+  PRIMARY KEY (who, network)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX sign_in_failure_clear ON sign_in_failure (clear_at);
+
+CREATE TABLE sign_in_success (
+  account_id INTEGER NOT NULL,
+  address TEXT NOT NULL,
+  last_at INTEGER NOT NULL,
+  PRIMARY KEY (account_id, address)
+) STRICT, WITHOUT ROWID;
+""",
+}
+
 _WORDS: Final[dict[Dialect, tuple[tuple[str, str], ...]]] = {
     "sqlite": (
         (" SERIAL", " INTEGER PRIMARY KEY AUTOINCREMENT"),
@@ -254,7 +293,15 @@ _WORDS: Final[dict[Dialect, tuple[tuple[str, str], ...]]] = {
 
 def statements(dialect: Dialect) -> list[str]:
     """The CREATE statements of the newest version, in order, without semicolons."""
-    text = _TABLES
+    return _translated(_TABLES + "".join(_ADDED.values()), dialect)
+
+
+def additions(dialect: Dialect, version: int) -> list[str]:
+    """The CREATE statements that make a store of `version` one of the newest."""
+    return _translated("".join(text for since, text in _ADDED.items() if since > version), dialect)
+
+
+def _translated(text: str, dialect: Dialect) -> list[str]:
     for ours, theirs in _WORDS[dialect]:
         text = text.replace(ours, theirs)
     return [part.strip() for part in text.split(";") if part.strip()]
@@ -262,4 +309,5 @@ def statements(dialect: Dialect) -> list[str]:
 
 def table_names() -> list[str]:
     """Every table, in the order of creation."""
-    return [line.split()[2] for line in _TABLES.splitlines() if line.startswith("CREATE TABLE")]
+    text = _TABLES + "".join(_ADDED.values())
+    return [line.split()[2] for line in text.splitlines() if line.startswith("CREATE TABLE")]

@@ -72,6 +72,35 @@ def check_version(connection: apsw.Connection, database: Path, *, for_writing: b
         )
 
 
+def open_for_command(data_dir: Path) -> None:
+    """Check and migrate the store, which a server may be using, for a command that works on it.
+
+    Raises:
+        SetupError: see `check_version`.
+    """
+    database = data_dir / sqlite.DATABASE_NAME
+    connection = sqlite.connect(database)
+    try:
+        check_version(connection, database)
+        with connection:
+            _migrate(connection)
+    finally:
+        connection.close()
+
+
+def _migrate(connection: apsw.Connection) -> None:
+    """Add what newer versions brought; nothing in a store of this version."""
+    found = connection.execute("SELECT number FROM meta WHERE name = 'schema_version'").fetchall()
+    version = next((row[0] for row in found), 0)
+    if not isinstance(version, int) or version >= schema.SCHEMA_VERSION:
+        return
+    for statement in schema.additions("sqlite", version):
+        connection.execute(statement)
+    numbers = [("schema_version", schema.SCHEMA_VERSION), ("min_reader", schema.MIN_READER)]
+    numbers.append(("min_writer", schema.MIN_WRITER))
+    connection.executemany("UPDATE meta SET number = max(number, ?2) WHERE name = ?1", numbers)
+
+
 def prepare(data_dir: Path, *, is_throwaway: bool = False) -> None:
     """Make the store ready for a server: versions checked, floor raised after an unclean stop, marked as running.
 
@@ -85,6 +114,7 @@ def prepare(data_dir: Path, *, is_throwaway: bool = False) -> None:
     try:
         check_version(connection, database)
         with connection:
+            _migrate(connection)
             if connection.execute("SELECT 1 FROM meta WHERE name = 'is_clean' AND number = 0").fetchone():
                 raise_floor(connection)
             connection.execute("UPDATE meta SET number = 0 WHERE name = 'is_clean'")

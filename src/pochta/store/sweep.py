@@ -73,6 +73,8 @@ ACCOUNT_TABLES: Final[tuple[tuple[str, str], ...]] = (
     ("change", "mod_seq, mailbox_id, kind"),
     ("keyword", "bit"),
     ("subscription", "path"),
+    ("app_password", "id"),
+    ("sign_in_success", "address"),
     ("mailbox", "id"),
 )
 # Every column that names a blob. Whoever adds one adds it here.

@@ -19,20 +19,34 @@ from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
 from pochta import clock, log
-from pochta.accounts import edit, passwords
+from pochta.accounts import app_passwords, edit, passwords
+from pochta.accounts.auth import SECRET_BYTES, SECRET_NAME
 from pochta.app import App
-from pochta.config import Limits, Listener, ListenerProtocol, ListenerTls, Settings, Tls
+from pochta.config import Auth, Limits, Listener, ListenerProtocol, ListenerTls, Pop3, Settings, Smtp, Tls
 from pochta.log import Secret
 from pochta.net import connection
 from pochta.net.listen import BoundListener, bind_all
 from pochta.net.tls import write_self_signed
-from pochta.store import check, setup
+from pochta.store import check, setup, sign_ins
 from pochta.store.invariants import Severity
 from pochta.store.store import Store
 
 CHEAP_COST: Final = passwords.Cost(memory_kib=8, passes=1)  # 20 us; the store is thrown away
 START_TIMEOUT_S: Final = 30.0
 HOST: Final = "127.0.0.1"
+
+# Where each listener's port is told: by protocol, and whether its TLS is implicit
+_PORTS: Final = {
+    (ListenerProtocol.SMTP, False): "smtp_port",
+    (ListenerProtocol.SUBMISSION, False): "submission_port",
+    (ListenerProtocol.LMTP, False): "lmtp_port",
+    (ListenerProtocol.IMAP, False): "imap_port",
+    (ListenerProtocol.POP3, False): "pop3_port",
+    (ListenerProtocol.SUBMISSION, True): "submissions_port",
+    (ListenerProtocol.IMAP, True): "imaps_port",
+    (ListenerProtocol.POP3, True): "pop3s_port",
+}
+_SIGN_IN: Final = (ListenerProtocol.SUBMISSION, ListenerProtocol.IMAP, ListenerProtocol.POP3)
 
 T = TypeVar("T")
 
@@ -44,8 +58,10 @@ class ServerBug(AssertionError):
 class Server:
     """One server with the domain `example.org`; start it by `with`, or by `start` and `stop`.
 
-    `with_tls=True` adds STARTTLS on both ports and an IMAP port with implicit TLS, with a self-signed certificate at
-    `certificate`. `data_dir` keeps the store where you want it: a folder without one gets a new store.
+    `smtp_port` takes mail from other servers, `submission_port` from users who sign in, `lmtp_port` from a mail system
+    in front. `with_tls=True` adds STARTTLS on these ports and, for users, ports with implicit TLS (`imaps_port`,
+    `pop3s_port`, `submissions_port`), with a self-signed certificate at `certificate`. `data_dir` keeps the store where
+    you want it: a folder without one gets a new store.
     """
 
     def __init__(
@@ -55,14 +71,21 @@ class Server:
         domain: str = "example.org",
         with_tls: bool = False,
         limits: Limits | None = None,
+        smtp: Smtp | None = None,
+        pop3: Pop3 | None = None,
+        auth: Auth | None = None,
     ) -> None:
         self.host = HOST
         self.domain = domain
-        self.smtp_port = self.imap_port = self.imaps_port = 0
+        self.smtp_port = self.submission_port = self.lmtp_port = self.imap_port = self.pop3_port = 0
+        self.submissions_port = self.imaps_port = self.pop3s_port = 0
         self.events: list[str] = []
         self.app: App
         self._with_tls = with_tls
         self._limits = limits or Limits(min_free_bytes=0)
+        self._smtp = smtp or Smtp()
+        self._pop3 = pop3 or Pop3()
+        self._auth = auth or Auth()
         self._own_dir = Path(tempfile.mkdtemp(prefix="pochta-")) if data_dir is None else None
         self.data_dir = (self._own_dir or data_dir or Path()) / "data"
         self.certificate = self.data_dir / "tls" / "certificate.pem"
@@ -102,9 +125,8 @@ class Server:
         setup.prepare(self.data_dir, is_throwaway=is_new)
         settings = self._settings()
         bound = bind_all(settings.listeners)
-        self.smtp_port, self.imap_port = (one.address[1] for one in bound[:2])
-        if self._with_tls:
-            self.imaps_port = bound[2].address[1]
+        for one in bound:
+            setattr(self, _PORTS[one.config.protocol, one.config.tls is ListenerTls.IMPLICIT], one.address[1])
         self._bug_hook_before = connection.on_bug
         self._sink_before = log.set_sink(self.events.append)
         connection.on_bug = self._bugs.append
@@ -146,6 +168,23 @@ class Server:
         credential = passwords.hash_password(Secret(password), CHEAP_COST)
         self._write(edit.add_account, address, credential, quota_bytes, int(clock.now_s()))
 
+    def set_password(self, address: str, password: str) -> None:
+        """Give the account another password; its sessions end."""
+        self._write(edit.set_credential, address, passwords.hash_password(Secret(password), CHEAP_COST))
+
+    def add_app_password(self, address: str, *, scope: str = "mail") -> str:
+        """Make an app password of the account, and tell it."""
+
+        async def write(store: Store) -> str:
+            now = int(clock.now_s())
+            account = await store.read(0, edit.account, address)
+            secret = await store.write(0, sign_ins.make_secret, SECRET_NAME, clock.token_bytes(SECRET_BYTES))
+            password, made = app_passwords.make(secret, account.local_part)
+            await store.write(0, app_passwords.add, address, "test", scope, made, now)
+            return password.reveal()
+
+        return self.run(write)
+
     def add_alias(self, address: str, targets: list[str]) -> None:
         """Make an alias."""
         self._write(edit.add_alias, address, targets, int(clock.now_s()))
@@ -164,14 +203,18 @@ class Server:
     def _settings(self) -> Settings:
         tls = ListenerTls.STARTTLS if self._with_tls else ListenerTls.NONE
         listeners = [
-            Listener(protocol=ListenerProtocol.SMTP, address=f"{HOST}:0", tls=tls),
-            Listener(protocol=ListenerProtocol.IMAP, address=f"{HOST}:0", tls=tls, allow_plaintext_auth=True),
+            Listener(
+                protocol=protocol,
+                address=f"{HOST}:0",
+                tls=ListenerTls.IMPLICIT if is_implicit else tls,
+                allow_plaintext_auth=protocol in _SIGN_IN and not is_implicit,
+            )
+            for protocol, is_implicit in _PORTS
+            if self._with_tls or not is_implicit
         ]
         key = self.data_dir / "tls" / "key.pem"
-        if self._with_tls:
-            listeners.append(Listener(protocol=ListenerProtocol.IMAP, address=f"{HOST}:0", tls=ListenerTls.IMPLICIT))
-            if not self.certificate.exists():
-                write_self_signed(self.certificate, key, hostname="localhost")
+        if self._with_tls and not self.certificate.exists():
+            write_self_signed(self.certificate, key, hostname="localhost")
         return Settings(
             hostname="localhost",
             data_dir=self.data_dir,
@@ -179,6 +222,9 @@ class Server:
             tls=Tls(certificate=self.certificate, key=key),
             listeners=tuple(listeners),
             limits=self._limits,
+            smtp=self._smtp,
+            pop3=self._pop3,
+            auth=self._auth,
         )
 
     def _run(self, settings: Settings, bound: list[BoundListener], ready: threading.Event) -> None:

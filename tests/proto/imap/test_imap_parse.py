@@ -49,6 +49,18 @@ COMMANDS: list[tuple[bytes, c.Command]] = [
     (b'EXAMINE "inbox"', c.Select("INBOX", is_read_only=True)),
     (b"SELECT {5}\r\nInBoX", c.Select("INBOX", is_read_only=False)),
     (b"SELECT inbox/a]b", c.Select("inbox/a]b", is_read_only=False)),
+    (b"SELECT x (condstore)", c.Select("x", is_read_only=False, is_condstore=True)),
+    (b"EXAMINE x (CONDSTORE)", c.Select("x", is_read_only=True, is_condstore=True)),
+    (b"STATUS x (highestmodseq)", c.Status("x", (S.HIGHESTMODSEQ,))),
+    (
+        b"uid fetch 1:* (flags) (changedsince 12345)",
+        c.Fetch(TO_END, (A.UID, A.FLAGS, A.MODSEQ), is_uid=True, changed_since=12345),
+    ),
+    (b"FETCH 1 MODSEQ (CHANGEDSINCE 0)", c.Fetch(ONE, (A.MODSEQ,), is_uid=False, changed_since=0)),
+    (
+        b"store 1 (unchangedsince 9223372036854775807) +flags.silent \\seen",
+        c.Store(ONE, c.StoreMode.ADD, True, ("\\Seen",), False, 0x7FFF_FFFF_FFFF_FFFF),
+    ),
     (b"CREATE &BB8EPgRHBEIEMA-/a", c.Create("Почта/a")),
     (b"CREATE MyDrafts (USE (\\Drafts \\Sent))", c.Create("MyDrafts", ("\\Drafts", "\\Sent"))),
     (b"DELETE x", c.Delete("x")),
@@ -187,6 +199,10 @@ SEARCHES: list[tuple[bytes, c.SearchKey]] = [
     (b"SENTSINCE 2-Jan-1970", c.SearchDate(c.DateTest.SINCE, 1, True)),
     (b"1:*", c.SearchSet(TO_END, is_uid=False)),
     (b"UID 1", c.SearchSet(ONE, is_uid=True)),
+    (b"MODSEQ 620162338", c.SearchModSeq(620162338)),
+    (b"modseq 0", c.SearchModSeq(0)),
+    (b'MODSEQ "/flags/\\\\draft" all 620162338', c.SearchModSeq(620162338)),
+    (b'NOT MODSEQ "/FLAGS/$Work" priv 7', c.SearchNot(c.SearchModSeq(7))),
     (b"NOT SEEN", c.SearchNot(flag("\\Seen"))),
     (b"OR SEEN DRAFT", c.SearchOr((flag("\\Seen"), flag("\\Draft")))),
     (b"OR SEEN OR DRAFT ALL", c.SearchOr((flag("\\Seen"), flag("\\Draft"), c.SearchAll()))),
@@ -198,6 +214,12 @@ SEARCHES: list[tuple[bytes, c.SearchKey]] = [
     (b"((((SEEN))))", flag("\\Seen")),
     ("CHARSET utf-8 SUBJECT {12}\r\nпривет".encode(), c.SearchHeader("subject", "привет")),
     (b"charset KOI8-R TEXT {6}\r\n" + "привет".encode("koi8-r"), c.SearchText(c.TextScope.TEXT, "привет")),
+    (b"CHARSET GB2312 TEXT {4}\r\n" + "中文".encode("gbk"), c.SearchText(c.TextScope.TEXT, "中文")),
+    (
+        b"CHARSET ISO-2022-JP BODY {10}\r\n" + "日本".encode("iso2022-jp"),
+        c.SearchText(c.TextScope.BODY, "日本"),
+    ),
+    (b"CHARSET iso-8859-7 TO {1}\r\n\xe1", c.SearchHeader("to", "α")),
     ('SUBJECT "привет"'.encode(), c.SearchHeader("subject", "привет")),
 ]
 

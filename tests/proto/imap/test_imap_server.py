@@ -146,7 +146,12 @@ TABLE: list[tuple[str, bytes, list[Event], bytes]] = [
         [BadCommand(b"a", "literal is too large"), NOOP],
         b"",
     ),
-    ("non-synchronising literal too large", b"a LOGIN u {65537+}\r\nz NOOP\r\n", [Fatal("literal is too large")], b""),
+    (
+        "non-synchronising literal too large",
+        b"a LOGIN u {65537+}\r\nz NOOP\r\n",
+        [Fatal("literal is too large", b"TOOBIG")],
+        b"",
+    ),
     (
         "append",
         b"a APPEND inbox {5}\r\nhello\r\nz NOOP\r\n",
@@ -329,13 +334,13 @@ def test_endless_line_is_not_kept() -> None:
 
 def test_over_long_line_with_a_large_literal_is_fatal() -> None:
     driver = run(b"a " + b"x" * limits.MAX_LINE + b" {65537+}\r\nz NOOP\r\n")
-    assert driver.events == [BadCommand(b"a", "line is too long"), Fatal("literal is too large")]
+    assert driver.events == [BadCommand(b"a", "line is too long"), Fatal("literal is too large", b"TOOBIG")]
 
 
 def test_command_limit() -> None:
     piece = b"{4096+}\r\n" + b"x" * 4096
     driver = run(b"a LOGIN " + piece * 5 + b"\r\nz NOOP\r\n", is_authenticated=False)
-    assert driver.events == [Fatal("literal is too large")]
+    assert driver.events == [Fatal("literal is too large", b"TOOBIG")]
     line = b"x" * 7000 + b" {1+}\r\n\n"
     driver = run(b"a LOGIN " + line * 3 + b"\r\nz NOOP\r\n", is_authenticated=False)
     assert driver.events == [BadCommand(b"a", "command is too long"), NOOP]

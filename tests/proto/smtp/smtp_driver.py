@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from pochta.proto.smtp import events
 from pochta.proto.smtp.events import Event
@@ -15,8 +16,23 @@ DENIED = Reply(535, "5.7.8", "Bad credentials")
 HELLO = b"EHLO client.example\r\n"
 
 
-def decide(event: Event) -> Reply | None:
-    """The policy of these tests, told by the local part: `no…` is refused, `later…` deferred. None accepts."""
+_ENDS_MESSAGE = (
+    events.DataEnd,
+    events.DataRejected,
+    events.Reset,
+    events.Hello,
+    events.StartTls,
+    events.Closed,
+)
+Decision = Reply | bytes | None
+"""A reply, a challenge, or None for the usual yes."""
+
+
+def decide(event: Event) -> Decision:
+    """The policy of these tests, told by the local part: `no…` is refused, `later…` deferred. None accepts.
+
+    Mechanisms but PLAIN and LOGIN go as SCRAM does: first message, challenge, `final`, signature, empty response.
+    """
     match event:
         case events.Rcpt(address) | events.Mail(reverse_path=address) if address is not None:
             if address.local_part.startswith("no"):
@@ -25,15 +41,23 @@ def decide(event: Event) -> Reply | None:
                 return Reply(451, "4.3.0", "Come again")
         case events.Credentials(_, _, username, password) if (username, password) != ("user", "pässword"):
             return DENIED
+        case events.Auth(_, initial):
+            return b"" if initial is None else b"r=nonce"
+        case events.AuthResponse(b"first"):
+            return b"r=nonce"
+        case events.AuthResponse(b"final"):
+            return b"v=signature"
+        case events.AuthResponse(data) if data:
+            return DENIED
     return None
 
 
 @dataclass
 class Driver:
-    """One connection. `chunks` of DATA are joined in `messages` so that cuts do not show in `events`."""
+    """One connection. Chunks of messages are joined in `messages` so that cuts do not show in `events`."""
 
     server: SmtpServer
-    decide: Callable[[Event], Reply | None] = decide
+    decide: Callable[[Event], Decision] = decide
     events: list[Event] = field(default_factory=list)
     messages: list[bytes] = field(default_factory=list)
     sent: bytes = b""
@@ -56,19 +80,25 @@ class Driver:
             assert event.data
             self._spool += event.data
             return
+        if isinstance(event, events.Turn):
+            return
         self.events.append(event)
         if isinstance(event, events.DataEnd):
             assert event.size == len(self._spool)
             self.messages.append(self._spool)
-        if isinstance(event, events.DataEnd | events.DataRejected):
+        if isinstance(event, _ENDS_MESSAGE):
             self._spool = b""
+        answer: Decision = None
         while self.server.has_question:
+            assert self.server.next_event() is None
             answer = self.decide(event)
             if answer is None:
                 self.server.accept()
+            elif isinstance(answer, bytes):
+                self.server.challenge(answer)
             else:
                 self.server.reply(answer)
-        if isinstance(event, events.StartTls):
+        if isinstance(event, events.StartTls) and answer is None:
             self.sent += self.server.data_to_send()
             self.server.start_tls_done()
 
@@ -87,6 +117,21 @@ def connect(
     server.greet()
     assert server.data_to_send().startswith(b"220 mx.example ")
     return Driver(server)
+
+
+def ways(wire: bytes, *, halves: int = 0) -> list[list[bytes]]:
+    """The wire whole, byte by byte, and in two at each of the first `halves` places."""
+    return [
+        [wire],
+        [wire[at : at + 1] for at in range(len(wire))],
+        *([wire[:at], wire[at:]] for at in range(1, min(len(wire), halves + 1))),
+    ]
+
+
+def at_cuts(wire: bytes, cuts: list[int]) -> list[bytes]:
+    """The wire cut at these places."""
+    edges = sorted({0, len(wire), *(cut for cut in cuts if cut < len(wire))})
+    return [wire[start:stop] for start, stop in pairwise(edges)]
 
 
 def codes(replies: bytes) -> list[str]:

@@ -3,11 +3,13 @@
 from base64 import b64encode
 
 import pytest
-from smtp_driver import DENIED, HELLO, codes, connect
+from smtp_driver import DENIED, HELLO, codes, connect, ways
 
+from pochta.errors import LocalProtocolError
 from pochta.proto.address import Address
 from pochta.proto.smtp import events
 from pochta.proto.smtp.limits import SmtpLimits
+from pochta.proto.smtp.replies import Reply
 
 rfc = pytest.mark.rfc
 MAIL = b"MAIL FROM:<a@b.example>\r\n"
@@ -96,6 +98,96 @@ def test_other_mechanisms_are_the_drivers() -> None:
     server.reply(DENIED)
     assert codes(server.data_to_send()) == ["535 5.7.8"]
     assert not server.is_authenticated
+
+
+SCRAM = ("SCRAM-SHA-256", "PLAIN")
+FIRST, FINAL = b64("first"), b64("final")
+NONCE, SIGNATURE = b"334 " + b64("r=nonce") + b"\r\n", b"334 " + b64("v=signature") + b"\r\n"
+EMPTY = b"334 \r\n"
+YES, CANCELLED, BAD = b"235 2.7.0", b"501 5.7.0", b"501 5.5.2"
+
+
+@rfc(5802, "5")
+@pytest.mark.parametrize(
+    ("lines", "challenges", "end"),
+    [
+        pytest.param([b" " + FIRST, FINAL, b""], [NONCE, SIGNATURE], YES, id="initial response"),
+        pytest.param([b"", FIRST, FINAL, b""], [EMPTY, NONCE, SIGNATURE], YES, id="none"),
+        pytest.param([b"", b"*"], [EMPTY], CANCELLED, id="cancelled at once"),
+        pytest.param([b" " + FIRST, b"*"], [NONCE], CANCELLED, id="cancelled at the nonce"),
+        pytest.param([b"", FIRST, b"*"], [EMPTY, NONCE], CANCELLED, id="cancelled at the nonce, none"),
+        pytest.param([b" " + FIRST, FINAL, b"*"], [NONCE, SIGNATURE], CANCELLED, id="cancelled at the signature"),
+        pytest.param([b" " + FIRST, b64("wrong")], [NONCE], b"535 5.7.8", id="wrong proof"),
+        pytest.param([b" " + FIRST, FINAL, FINAL], [NONCE, SIGNATURE, SIGNATURE], None, id="no end"),
+        pytest.param([b" " + FIRST[:-1]], [], BAD, id="initial response is no base64"),
+        pytest.param([b" " + FIRST, b"="], [NONCE], BAD, id="a pad alone"),
+        pytest.param([b" " + FIRST, FINAL, b" "], [NONCE, SIGNATURE], BAD, id="a blank is not empty"),
+        pytest.param([b" " + FIRST, b"* "], [NONCE], BAD, id="a blank behind the star"),
+        pytest.param([b" " + FIRST, b"x" * 12287], [NONCE], b"500 5.5.6", id="too long"),
+    ],
+)
+def test_scram_as_the_driver_plays_it(lines: list[bytes], challenges: list[bytes], end: bytes | None) -> None:
+    client = b"AUTH SCRAM-SHA-256" + b"\r\n".join(lines) + b"\r\n"
+    for chunks in ways(client, halves=40):
+        driver = connect(is_secure=True, auth_mechanisms=SCRAM)
+        driver.feed(HELLO)
+        sent = driver.feed_all(chunks)
+        assert sent.startswith(b"".join(challenges))
+        rest = sent.removeprefix(b"".join(challenges))
+        assert rest.startswith(end) if end else rest == b""
+        assert rest.count(b"\r\n") == (end is not None)
+        assert driver.server.is_authenticated is (end == YES)
+        if end != YES and end is not None:
+            # what went before is forgotten: another mechanism, the same one again
+            assert codes(driver.feed(b"AUTH PLAIN " + WRONG + b"\r\n")) == ["535 5.7.8"]
+            again = b"AUTH SCRAM-SHA-256 " + FIRST + b"\r\n" + FINAL + b"\r\n\r\n"
+            assert codes(driver.feed(again)) == ["334", "334", "235 2.7.0"]
+
+
+def test_events_of_scram() -> None:
+    driver = connect(is_secure=True, auth_mechanisms=SCRAM)
+    driver.feed(HELLO + b"auth scram-sha-256 =\r\n" + FINAL + b"\r\n\r\n")
+    assert driver.events[1:] == [
+        events.Auth("SCRAM-SHA-256", b""),
+        events.AuthResponse(b"final"),
+        events.AuthResponse(b""),
+    ]
+    assert "final" not in repr(driver.events)
+    assert driver.server.is_authenticated
+
+
+def test_a_challenge_belongs_to_an_exchange() -> None:
+    server = connect(is_secure=True, auth_mechanisms=SCRAM).server
+    server.receive_data(HELLO + b"AUTH PLAIN " + PLAIN + b"\r\n")
+    server.next_event()
+    with pytest.raises(LocalProtocolError):
+        server.challenge(b"x")
+    server.accept()
+    assert isinstance(server.next_event(), events.Credentials)
+    with pytest.raises(LocalProtocolError):
+        server.challenge(b"x")
+
+
+def test_a_temporary_failure_is_no_error_of_the_clients() -> None:
+    driver = connect(is_secure=True, auth_mechanisms=("PLAIN",), limits=SmtpLimits(max_errors=2))
+    driver.decide = lambda event: Reply(454, "4.7.0", "Later") if isinstance(event, events.Credentials) else None
+    driver.feed(HELLO + (b"AUTH PLAIN " + PLAIN + b"\r\n") * 3)
+    assert codes(driver.sent) == ["250", *["454 4.7.0"] * 3]
+    assert not driver.server.is_authenticated
+
+
+@rfc(4954, "4")
+@pytest.mark.parametrize(
+    ("size", "want"), [(12288, ["501 5.5.2"]), (12289, ["500 5.5.2"])], ids=["the limit", "one more"]
+)
+def test_length_of_the_auth_command(size: int, want: list[str]) -> None:
+    driver = connect(is_secure=True, auth_mechanisms=SCRAM)
+    line = b"AUTH PLAIN ".ljust(size - 2, b"A") + b"\r\n"
+    driver.feed(HELLO)
+    assert codes(driver.feed(line)) == want
+    assert codes(driver.feed(b"AUTH PLAIN\r\n" + b"A" * (size - 2) + b"\r\n"))[1:] == (
+        want if size == 12288 else ["500 5.5.6"]
+    )
 
 
 @rfc(4954, "5")

@@ -22,6 +22,7 @@ class StatusItem(Enum):
     UNSEEN = b"UNSEEN"
     DELETED = b"DELETED"  # RFC 9051 §6.3.11
     SIZE = b"SIZE"  # RFC 8438 §2
+    HIGHESTMODSEQ = b"HIGHESTMODSEQ"  # RFC 7162 §3.1.7
 
 
 class ListSelect(Enum):
@@ -59,6 +60,7 @@ class FetchAttribute(Enum):
     INTERNALDATE = b"INTERNALDATE"
     UID = b"UID"
     RFC822_SIZE = b"RFC822.SIZE"
+    MODSEQ = b"MODSEQ"  # RFC 7162 §3.1.4.2
 
 
 class SectionKind(Enum):
@@ -173,6 +175,13 @@ class SearchSet:
 
 
 @dataclass(frozen=True, slots=True)
+class SearchModSeq:
+    """Messages whose mod-sequence is `mod_seq` or larger; 0 asks for all. Source: RFC 7162 §3.1.5."""
+
+    mod_seq: int
+
+
+@dataclass(frozen=True, slots=True)
 class SearchNot:
     """Messages that do not match."""
 
@@ -202,6 +211,7 @@ SearchKey = (
     | SearchSize
     | SearchDate
     | SearchSet
+    | SearchModSeq
     | SearchNot
     | SearchOr
     | SearchAnd
@@ -290,10 +300,11 @@ class Id:
 
 @dataclass(frozen=True, slots=True)
 class Select:
-    """SELECT, or EXAMINE with `is_read_only`."""
+    """SELECT, or EXAMINE with `is_read_only`; `is_condstore`: with that parameter (RFC 7162 §3.1.8)."""
 
     mailbox: str
     is_read_only: bool
+    is_condstore: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -389,22 +400,27 @@ class UnknownCharset:
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """FETCH; macros expanded, repeated items dropped, UID among the items of UID FETCH."""
+    """FETCH; macros expanded, repeated items dropped, UID among the items of UID FETCH.
+
+    With CHANGEDSINCE, only messages with a larger mod-sequence, and MODSEQ is among the items (RFC 7162 §3.1.4.1).
+    """
 
     seq_set: SeqSet
     items: tuple[FetchItem, ...]
     is_uid: bool
+    changed_since: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """STORE"""
+    """STORE; with UNCHANGEDSINCE, only messages with no larger mod-sequence (RFC 7162 §3.1.3)."""
 
     seq_set: SeqSet
     mode: StoreMode
     is_silent: bool
     flags: tuple[str, ...]
     is_uid: bool
+    unchanged_since: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

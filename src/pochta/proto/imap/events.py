@@ -67,9 +67,13 @@ class IdleDone(NamedTuple):
 
 
 class Fatal(NamedTuple):
-    """The stream cannot be understood any more: answer BYE and close. No event follows."""
+    """The stream cannot be understood any more: answer BYE with the response code, if any, and close.
+
+    No event follows.
+    """
 
     text: str
+    code: bytes = b""
 
 
 Event = (

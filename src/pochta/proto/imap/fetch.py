@@ -48,6 +48,7 @@ _PLAIN_FIELD_NAMES: Final = re.compile(rb"\(([A-Za-z0-9\-]+(?: [A-Za-z0-9\-]+)*)
 _BRACKET: Final = 0x5B
 _BRACKET_CLOSE: Final = 0x5D
 _ANGLE: Final = 0x3C
+_SPACE: Final = 0x20
 
 
 def parse_fetch_items(lexer: Lexer, *, is_uid: bool) -> tuple[FetchItem, ...]:
@@ -67,6 +68,23 @@ def parse_fetch_items(lexer: Lexer, *, is_uid: bool) -> tuple[FetchItem, ...]:
         macro = _MACROS.get(word)
         found.update(dict.fromkeys((_parse_item(lexer, word),) if macro is None else macro))
     return tuple(found)
+
+
+def parse_changed_since(lexer: Lexer) -> int | None:
+    """The value of the modifier CHANGEDSINCE; None when there is no modifier.
+
+    Source: RFC 7162 §3.1.4.1, RFC 4466 §2.4. A value of 0, for which the grammar has no place, means every message.
+    """
+    if not lexer.take(_SPACE):
+        return None
+    lexer.open_list()
+    if lexer.word() != b"CHANGEDSINCE":
+        raise RemoteProtocolError("unknown FETCH modifier")
+    lexer.space()
+    changed_since = lexer.number(MAX_NUMBER64)
+    if lexer.more():
+        raise RemoteProtocolError("unknown FETCH modifier")
+    return changed_since
 
 
 def _parse_item(lexer: Lexer, word: bytes) -> FetchItem:

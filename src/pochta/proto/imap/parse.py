@@ -13,8 +13,8 @@ from typing import Final, NamedTuple
 from pochta.errors import RemoteProtocolError
 from pochta.proto.imap import commands as c
 from pochta.proto.imap.dates import InternalDate
-from pochta.proto.imap.fetch import parse_fetch_items
-from pochta.proto.imap.lex import TAG, Lexer, decode_utf8
+from pochta.proto.imap.fetch import parse_changed_since, parse_fetch_items
+from pochta.proto.imap.lex import MAX_NUMBER64, TAG, Lexer, decode_utf8
 from pochta.proto.imap.search import parse_search
 from pochta.proto.sasl import decode_base64
 
@@ -167,7 +167,15 @@ def _append(lexer: Lexer, words: bytes) -> c.Command:
 
 
 def _select(lexer: Lexer, words: bytes) -> c.Command:
-    return c.Select(lexer.mailbox(), is_read_only=words == b"EXAMINE")
+    mailbox, is_read_only = lexer.mailbox(), words == b"EXAMINE"
+    if lexer.at_end():
+        return c.Select(mailbox, is_read_only)
+    lexer.space()
+    lexer.open_list()
+    # RFC 7162 §3.1.8 in the form of RFC 4466 §2.1; the only parameter there is
+    if lexer.word() != b"CONDSTORE" or lexer.more():
+        raise RemoteProtocolError("unknown SELECT parameter")
+    return c.Select(mailbox, is_read_only, is_condstore=True)
 
 
 def _create(lexer: Lexer, words: bytes) -> c.Command:
@@ -314,18 +322,40 @@ def _fetch(lexer: Lexer, words: bytes) -> c.Command:
     is_uid = words != b"FETCH"
     seq_set = lexer.seq_set()
     lexer.space()
-    return c.Fetch(seq_set, parse_fetch_items(lexer, is_uid=is_uid), is_uid)
+    items = parse_fetch_items(lexer, is_uid=is_uid)
+    changed_since = parse_changed_since(lexer)
+    # RFC 7162 §3.1.4.1: the modifier adds the item MODSEQ
+    if changed_since is not None and c.FetchAttribute.MODSEQ not in items:
+        items = (*items, c.FetchAttribute.MODSEQ)
+    return c.Fetch(seq_set, items, is_uid, changed_since)
 
 
 def _store(lexer: Lexer, words: bytes) -> c.Command:
     seq_set = lexer.seq_set()
     lexer.space()
+    unchanged_since = _unchanged_since(lexer)
     item = _STORE_ITEM.match(lexer.data, lexer.pos, lexer.end)
     if item is None:
         raise RemoteProtocolError("unknown STORE item")
     lexer.pos = item.end()
     lexer.space()
-    return c.Store(seq_set, _STORE_MODES[item[1]], item[2] is not None, lexer.flags(), words != b"STORE")
+    mode, is_silent = _STORE_MODES[item[1]], item[2] is not None
+    return c.Store(seq_set, mode, is_silent, lexer.flags(), words != b"STORE", unchanged_since)
+
+
+def _unchanged_since(lexer: Lexer) -> int | None:
+    """The value of the modifier UNCHANGEDSINCE; None when there is no modifier. Source: RFC 7162 §3.1.3 and §7."""
+    if not lexer.at_list():
+        return None
+    lexer.open_list()
+    if lexer.word() != b"UNCHANGEDSINCE":
+        raise RemoteProtocolError("unknown STORE modifier")
+    lexer.space()
+    unchanged_since = lexer.number(MAX_NUMBER64)
+    if lexer.more():
+        raise RemoteProtocolError("unknown STORE modifier")
+    lexer.space()
+    return unchanged_since
 
 
 def _copy(lexer: Lexer, words: bytes) -> c.Command:

@@ -4,9 +4,10 @@ Open constructs (a list, NOT, OR) wait on a stack of our own until their keys ar
 named limit, so that whoever walks the tree may recurse. Lists in lists and ORs in ORs are flattened, which makes the
 long OR chains of real clients one node.
 
-Source: RFC 3501 §6.4.4 and §9 (search, search-key).
+Source: RFC 3501 §6.4.4 and §9 (search, search-key), RFC 7162 §3.1.5.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -26,18 +27,25 @@ CHARSETS: Final = {
     "US-ASCII": "ascii",
     "ASCII": "ascii",
     "UTF-8": "utf-8",
-    "ISO-8859-1": "iso-8859-1",
-    "ISO-8859-2": "iso-8859-2",
-    "ISO-8859-5": "iso-8859-5",
-    "ISO-8859-15": "iso-8859-15",
-    "WINDOWS-1250": "cp1250",
-    "WINDOWS-1251": "cp1251",
-    "WINDOWS-1252": "cp1252",
+    **{f"ISO-8859-{part}": f"iso-8859-{part}" for part in (*range(1, 12), *range(13, 17))},
+    **{f"WINDOWS-{page}": f"cp{page}" for page in range(1250, 1259)},
     "KOI8-R": "koi8-r",
     "KOI8-U": "koi8-u",
+    "TIS-620": "tis-620",
+    "GB2312": "gbk",
+    "GBK": "gbk",
+    "GB18030": "gb18030",
+    "BIG5": "big5",
+    "EUC-KR": "euc-kr",
+    "EUC-JP": "euc-jp",
+    "SHIFT_JIS": "shift_jis",
+    "ISO-2022-JP": "iso2022-jp",
 }
-"""Charset names a client may search in, and the codec of each. Stateless single-byte sets and UTF-8 only."""
+"""Charset names a client may search in, and the codec of each: what mail programs of the last twenty years write in."""
 
+_ENTRY_NAME: Final = re.compile(rb"/flags/[!-~]+", re.IGNORECASE)
+_ENTRY_TYPES: Final = frozenset((b"PRIV", b"SHARED", b"ALL"))
+_QUOTE: Final = 0x22
 _LETTER_C: Final = frozenset(b"Cc")
 _DIGITS_AND_STAR: Final = frozenset(b"0123456789*")
 _FIELDS: Final = frozenset((b"BCC", b"CC", b"FROM", b"SUBJECT", b"TO"))
@@ -208,6 +216,18 @@ def _uid(lexer: Lexer, word: bytes, codec: str) -> c.SearchKey:
     return c.SearchSet(lexer.seq_set(), is_uid=True)
 
 
+def _mod_seq(lexer: Lexer, word: bytes, codec: str) -> c.SearchKey:
+    if lexer.peek() == _QUOTE:
+        # RFC 7162 §3.1.5: who keeps one mod-sequence for all flags of a message must ignore which one is meant
+        if _ENTRY_NAME.fullmatch(lexer.string()) is None:
+            raise RemoteProtocolError("invalid entry name")
+        lexer.space()
+        if lexer.word() not in _ENTRY_TYPES:
+            raise RemoteProtocolError("invalid entry type")
+        lexer.space()
+    return c.SearchModSeq(lexer.number(MAX_NUMBER64))
+
+
 _LEAVES: Final[dict[bytes, Callable[[Lexer, bytes, str], c.SearchKey]]] = {
     **dict.fromkeys(_FIELDS, _field),
     **dict.fromkeys(_TEXTS, _scope),
@@ -217,4 +237,5 @@ _LEAVES: Final[dict[bytes, Callable[[Lexer, bytes, str], c.SearchKey]]] = {
     b"KEYWORD": _keyword,
     b"UNKEYWORD": _keyword,
     b"UID": _uid,
+    b"MODSEQ": _mod_seq,
 }

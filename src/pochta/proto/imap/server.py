@@ -329,7 +329,7 @@ class ImapServer:
         command = MAX_COMMAND if self.is_authenticated else MAX_COMMAND_BEFORE_SIGN_IN
         if literal[1] or size > maximum or literal.end() - self._offset + size > command:
             message = "literal8 is not supported" if literal[1] else "literal is too large"
-            return self._reject(self._present_tag(), message) if is_sync or literal[1] else self._fatal(message)
+            return self._reject(self._present_tag(), message) if is_sync or literal[1] else self._fatal()
         if is_sync:
             self._output += encode.continuation()
         self._literal_end = literal.end() + size
@@ -440,11 +440,12 @@ class ImapServer:
     def _closed(self) -> Event | None:
         return None
 
-    def _fatal(self, message: str) -> Fatal:
+    def _fatal(self) -> Fatal:
+        """A literal that comes unasked and is too large: RFC 7888 §4, choice 2, with the code of §5."""
         self._buffer.clear()
         self._start_at(0)
         self._state = _State.CLOSED
-        return Fatal(message)
+        return Fatal("literal is too large", b"TOOBIG")
 
     def _skip(self) -> bool:
         """Throws away octets of a refused literal; whether it is over."""
@@ -476,7 +477,7 @@ class ImapServer:
             return None
         size = int(literal[2])
         if size > (MAX_NUMBER64 if self._is_append else MAX_LITERAL):
-            return self._fatal("literal is too large")
+            return self._fatal()
         self._remaining = size
         self._state = _State.SKIP
         return None

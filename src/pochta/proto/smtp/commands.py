@@ -8,12 +8,20 @@ from typing import Final, NamedTuple
 
 from pochta.errors import RemoteProtocolError
 from pochta.proto.address import Address, AddressError, AddressFault, parse_mailbox, parse_path
+from pochta.proto.buffer import CRLF, InputBuffer
 from pochta.proto.smtp import replies
+from pochta.proto.smtp.data import BareNewline
 from pochta.proto.smtp.replies import Reply
 
 MAX_HELLO_BYTES: Final = 255  # RFC 5321 §4.5.3.1.2: the longest domain
 MAX_SIZE_DIGITS: Final = 20  # RFC 1870 §5: size-value ::= 1*20DIGIT
 MAX_MECHANISM_CHARS: Final = 20  # RFC 4422 §3.1
+MAX_CHUNK_DIGITS: Final = 20  # as SIZE; RFC 3030 §2 names no bound
+
+# DEVIATES RFC 5321 §3.8: these commands close the connection. Browsers made to speak to a mail server by a web page
+# send them, and nothing they send after may be obeyed.
+HTTP_VERBS: Final = frozenset({"GET", "POST", "PUT", "HEAD", "OPTIONS", "CONNECT", "DELETE", "PATCH", "TRACE"})
+KNOWN_BUT_ABSENT: Final = frozenset({"EXPN", "TURN", "ETRN", "SEND", "SOML", "SAML", "BURL", "ATRN"})
 
 _ATOM = rb"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
 _LABEL = rb"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
@@ -28,6 +36,7 @@ _PARAMETER = re.compile("([A-Za-z0-9][A-Za-z0-9-]*)(?:=([!-<>-~\u00a0-\U0010ffff
 _HELLO_NAME = re.compile(r"[!-~]+")
 _XTEXT = re.compile(r"(?:[!-*,-<>-~]|\+[0-9A-F]{2})*")
 _MECHANISM = re.compile(rf"[A-Za-z0-9_-]{{1,{MAX_MECHANISM_CHARS}}}")
+_CHUNK = re.compile(rf"([0-9]{{1,{MAX_CHUNK_DIGITS}}})(?: +(.*))?")
 _BLANKS: Final = " \t"
 
 
@@ -51,11 +60,38 @@ class MailParameters(NamedTuple):
 NO_MAIL_PARAMETERS: Final = MailParameters()
 
 
+class Chunk(NamedTuple):
+    """A BDAT command: how many octets follow it, whether they end the message, and what is wrong with the rest."""
+
+    size: int
+    is_last: bool = False
+    refusal: Reply | None = None
+
+
+def take_line(buffer: InputBuffer, max_bytes: int, *, bare_newline: BareNewline, too_long: Reply) -> bytes | None:
+    """The next line with its CRLF, None when there is none yet.
+
+    Raises:
+        CommandError: `too_long`, or a bare LF where `bare_newline` refuses it; the line is dropped up to its CRLF.
+    """
+    try:
+        line = buffer.take_line(max_bytes)
+    except RemoteProtocolError as error:
+        raise CommandError(too_long) from error
+    if line is None or line[-2:] == CRLF:
+        return line
+    if bare_newline is BareNewline.NORMALISE:
+        return line[:-1] + CRLF
+    # What follows, up to the CRLF, belongs to this line: it must not be obeyed as a command.
+    buffer.skip_through(CRLF)
+    raise CommandError(replies.BARE_NEWLINE)
+
+
 def split_command(line: bytes) -> tuple[str, str]:
     """Verb in upper case and the rest without blanks around it, from a line without CRLF."""
     if b"\r" in line or b"\n" in line:
         raise CommandError(replies.BARE_NEWLINE)
-    # RFC 5321 §4.1.2: control characters must not be in commands.
+    # RFC 5321 §4.1.2: control characters must not be in commands; they are answered 501.
     if _UNCLEAN_BYTES.search(line):
         raise CommandError(replies.BAD_CHARACTERS)
     try:
@@ -67,8 +103,16 @@ def split_command(line: bytes) -> tuple[str, str]:
     return verb.upper(), argument.strip(_BLANKS)
 
 
+def refuse_argument(argument: str) -> None:
+    """Raise the reply when there is an argument where none belongs."""
+    # RFC 5321 §4.3.2: RSET, DATA and QUIT take no parameters; 501 when some are given.
+    if argument:
+        raise CommandError(replies.NO_PARAMETERS)
+
+
 def parse_hello(argument: str) -> str:
-    """The client's name for itself, any visible ASCII: clients send underscores and bare host names."""
+    """The client's name for itself, any visible ASCII."""
+    # DEVIATES RFC 5321 §2.3.5, §4.1.2: printers and scripts send bare host names, Windows computers underscores.
     # RFC 5321 §4.1.1.1: text behind the name is expected and ignored.
     name = argument.partition(" ")[0]
     if len(name) > MAX_HELLO_BYTES or not _HELLO_NAME.fullmatch(name):
@@ -92,12 +136,22 @@ def parse_rcpt(argument: str) -> tuple[Address, str]:
     return path, parameters
 
 
-def parse_mail_parameters(text: str, *, max_message_bytes: int, is_auth_offered: bool) -> MailParameters:
+def mail_parameters(
+    reverse_path: Address | None, text: str, *, max_message_bytes: int, is_auth_offered: bool
+) -> MailParameters:
     """The parameters of MAIL; `text` is what follows the path.
 
     Raises:
-        CommandError: 501 for bad syntax, 552 for a size beyond `max_message_bytes`, 555 for an unknown parameter.
+        CommandError: 501 for bad syntax, 552 for a size beyond `max_message_bytes`, 555 for an unknown parameter, 550
+            for a path that needs SMTPUTF8.
     """
+    found = _parse_mail_parameters(text, max_message_bytes, is_auth_offered) if text else NO_MAIL_PARAMETERS
+    if reverse_path is not None and not found.is_smtputf8 and not reverse_path.is_ascii:
+        raise CommandError(replies.SENDER_NOT_ASCII)
+    return found
+
+
+def _parse_mail_parameters(text: str, max_message_bytes: int, is_auth_offered: bool) -> MailParameters:
     size: int | None = None
     auth: str | None = None
     is_8bit = is_smtputf8 = False
@@ -135,6 +189,22 @@ def parse_auth(argument: str) -> tuple[str, str | None]:
     if not _MECHANISM.fullmatch(mechanism):
         raise CommandError(replies.AUTH_SYNTAX)
     return mechanism.upper(), response.strip(_BLANKS) if has_response else None
+
+
+def parse_bdat(argument: str) -> Chunk:
+    """The chunk that follows. Once its size is known a fault is no error: the octets come in any case.
+
+    Raises:
+        CommandError: there is no size, so nothing can be dropped.
+    """
+    match = _CHUNK.fullmatch(argument)
+    if match is None:
+        raise CommandError(replies.BDAT_SYNTAX)
+    size, end_marker = int(match[1]), match[2]
+    if end_marker is None:
+        return Chunk(size)
+    is_last = end_marker.upper() == "LAST"
+    return Chunk(size, is_last, None if is_last else replies.BDAT_SYNTAX)
 
 
 def _parse_path_argument(argument: str, word: str, syntax: Reply, *, status: str) -> tuple[Address | None, str]:

@@ -23,6 +23,7 @@ class CloseReason(Enum):
     QUIT = "quit"
     TOO_MANY_ERRORS = "too_many_errors"
     NOT_SMTP = "not_smtp"
+    CHUNK_TOO_LARGE = "chunk_too_large"
     SHUT_DOWN = "shut_down"
 
 
@@ -57,12 +58,21 @@ class Rcpt:
 
 @dataclass(frozen=True, slots=True)
 class DataStart:
-    """Question: the client wants to send the message; there is at least one accepted recipient."""
+    """Question: the client wants to send the message; there is at least one accepted recipient.
+
+    `is_bdat`: it comes in chunks. Asked once, at the first chunk, of which no octet has been read yet. No reply leaves
+    for a positive answer, and a refusal leaves behind the chunk's octets, followed by `Reset`.
+    """
+
+    is_bdat: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class DataChunk:
-    """Notice: the next bytes of the message, dots unstuffed; never empty. Cuts lie anywhere."""
+    """Notice: the next bytes of the message, dots unstuffed; never empty. Cuts lie anywhere.
+
+    Between those of a message by BDAT other commands may be told, and `Hello`, `Reset`, `StartTls` or `Closed` end it.
+    """
 
     data: bytes
 
@@ -83,7 +93,10 @@ class DataRejected:
 
 @dataclass(frozen=True, slots=True)
 class Reset:
-    """Notice: the client gave up its transaction; forget its sender and recipients."""
+    """Notice: the transaction is over without a message; forget its sender and recipients, and what came of a message.
+
+    The client gave it up, or a BDAT had to be refused before there was a message or for its syntax.
+    """
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ from pochta.servers.imap.table import HANDLERS, State
 from pochta.servers.imap.views import Views
 from pochta.servers.pace import Pace
 from pochta.servers.refusal import imap_answer
-from pochta.store import directory
+from pochta.servers.signed_in import SignedIn, Ticket
 from pochta.store.store import Store
 
 FLUSH_BYTES: Final = 64 * 1024  # INV-7: output above that waits for the peer
@@ -52,6 +52,7 @@ BAD_COMMANDS_MAX: Final = (
 
 CAPABILITIES: Final = (
     "IMAP4rev1 LITERAL+ SASL-IR ID ENABLE NAMESPACE CHILDREN SPECIAL-USE UIDPLUS MOVE IDLE UNSELECT MULTIAPPEND"
+    " CONDSTORE"
 )
 
 
@@ -64,6 +65,7 @@ class ImapContext:
     views: Views
     intake: Intake
     authenticator: Authenticator
+    signed_in: SignedIn
     connections: "set[ImapConnection]"
     idling: "defaultdict[int, set[ImapConnection]]"  # by account
     tls: ssl.SSLContext | None
@@ -81,20 +83,21 @@ class ImapConnection(Connection):
         "_appending",
         "_auth_failures",
         "_bad_commands",
-        "_generation",
         "_has_eof",
         "_has_news",
         "_idle_tag",
         "_is_pumping",
+        "_is_signed_out",
         "_is_stopping",
         "_login_until_s",
         "_out",
         "_out_bytes",
-        "_seen_version",
+        "_ticket",
         "account_id",
         "address",
         "context",
         "engine",
+        "is_condstore_aware",
         "is_plaintext_auth_allowed",
         "sasl",
         "selected",
@@ -110,11 +113,13 @@ class ImapConnection(Connection):
         self.account_id = 0
         self.address = ""
         self.selected: Selected | None = None
+        self.is_condstore_aware = False  # the client has asked for mod-sequences (RFC 7162 §3.1)
         self.sasl: signin.Exchange | None = None  # AUTHENTICATE under way
         self._out: list[bytes] = []
         self._out_bytes = 0
         self._is_pumping = False
         self._is_stopping = False
+        self._is_signed_out = False
         self._has_eof = False
         self._has_news = False
         self._idle_tag: bytes | None = None
@@ -122,8 +127,7 @@ class ImapConnection(Connection):
         self._bad_commands = 0
         self._login_until_s = 0.0
         self._auth_failures = 0
-        self._generation = 0  # of the credential that was signed in with
-        self._seen_version = -1  # of the store, when the generation was last compared
+        self._ticket: Ticket | None = None
 
     @property
     def may_sign_in(self) -> bool:
@@ -151,6 +155,8 @@ class ImapConnection(Connection):
 
     def on_lost(self) -> None:
         self.context.connections.discard(self)
+        if self._ticket is not None:
+            self.context.signed_in.discard(self._ticket)
         self._leave_idle()
         if self._appending is not None:
             self._appending.discard()
@@ -179,6 +185,18 @@ class ImapConnection(Connection):
         self._is_stopping = True
         if not self._is_pumping:
             self._say_goodbye()
+
+    def end_session(self) -> None:
+        """The sign-in holds no more: say so, after the command under way."""
+        self._is_signed_out = True
+        if not self._is_pumping and not self.is_closing:
+            self._say_signed_out()
+
+    def _say_signed_out(self) -> None:
+        # RFC 5530 §3: EXPIRED would tell that it was the password
+        self.send(encode.untagged(b"BYE", "The account has changed; sign in again"))
+        self._flush()
+        self.close()
 
     def _say_goodbye(self) -> None:
         self.write(encode.untagged(b"BYE", "The server is shutting down; come again in a moment"))
@@ -241,7 +259,7 @@ class ImapConnection(Connection):
             while True:
                 if event is not None:
                     await self._handle(event)
-                if self._is_stopping or self.is_closing:
+                if self._is_stopping or self._is_signed_out or self.is_closing:
                     break
                 await pace.turn()
                 if self._out_bytes >= FLUSH_BYTES:
@@ -259,7 +277,9 @@ class ImapConnection(Connection):
         finally:
             self._is_pumping = False
         self._flush()
-        if self._is_stopping and not self.is_closing:
+        if self._is_signed_out and not self.is_closing:
+            self._say_signed_out()
+        elif self._is_stopping and not self.is_closing:
             self._say_goodbye()
         elif self._has_eof:
             self.close()
@@ -302,7 +322,10 @@ class ImapConnection(Connection):
         if self.selected is None:
             return
         try:
-            async for block in self.selected.sync(may_expunge=may_expunge, with_uid=with_uid):
+            with_mod_seq = self.is_condstore_aware
+            async for block in self.selected.sync(
+                may_expunge=may_expunge, with_uid=with_uid, with_mod_seq=with_mod_seq
+            ):
                 await self.send_large(block)
         except Refusal as refusal:
             if refusal.code is not RefusalCode.NOT_FOUND:
@@ -313,21 +336,10 @@ class ImapConnection(Connection):
             self.close()
 
     async def _is_account_lost(self) -> bool:
-        """Whether the account was removed, disabled or given another password since the sign-in; BYE is sent then.
-
-        One small read, if anybody has committed since the last look.
-        """
-        store = self.context.store
-        version = store.data_version()
-        if version == self._seen_version:
-            return False
-        if await store.read(self.account_id, directory.generation, self.account_id) == self._generation:
-            self._seen_version = version
-            return False
-        self.send(encode.untagged(b"BYE", "The account has changed; sign in again"))
-        self._flush()
-        self.close()
-        return True
+        """Whether the account was removed, disabled or given another password since the sign-in; BYE follows then."""
+        if self._ticket is not None and not await self.context.signed_in.is_current(self._ticket):
+            self._is_signed_out = True
+        return self._is_signed_out
 
     async def _handle(self, event: Event) -> None:
         if self.account_id and isinstance(event, CommandEvent | AppendStart) and await self._is_account_lost():
@@ -343,7 +355,7 @@ class ImapConnection(Connection):
         elif isinstance(event, IdleDone):
             await self._end_idle(event.tag)
         elif isinstance(event, Fatal):
-            self.send(encode.untagged(b"BYE", event.text))
+            self.send(encode.untagged(b"BYE", event.text, code=event.code))
             self._flush()
             self.close()
 
@@ -427,7 +439,9 @@ class ImapConnection(Connection):
 
     def answer_append_error(self, tag: bytes, error: Refusal | TryLater) -> None:
         """As `answer_error`; a missing mailbox is one that the client may make (RFC 3501 §6.3.11)."""
-        if isinstance(error, Refusal) and error.code is RefusalCode.NOT_FOUND:
+        if isinstance(error, Refusal) and error.code is RefusalCode.TOO_LARGE:
+            self.send(encode.tagged(tag, b"NO", error.text, code=b"TOOBIG"))  # RFC 4469 §4.2
+        elif isinstance(error, Refusal) and error.code is RefusalCode.NOT_FOUND:
             self.send(encode.tagged(tag, b"NO", error.text, code=b"TRYCREATE"))
         else:
             self.answer_error(tag, error)
@@ -468,7 +482,7 @@ class ImapConnection(Connection):
         """From now on the connection acts for this account."""
         self.account_id = account.account_id
         self.address = account.address
-        self._generation = account.generation
+        self._ticket = self.context.signed_in.add(account, self)
         self.engine.is_authenticated = True
         self.set_deadline(self.context.idle_timeout_s)
         self.context.counters["logins"] += 1

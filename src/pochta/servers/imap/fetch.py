@@ -1,4 +1,4 @@
-"""FETCH. Source: RFC 3501 §6.4.5 and §7.4.2.
+"""FETCH. Source: RFC 3501 §6.4.5 and §7.4.2, RFC 7162 §3.1.4.
 
 What is asked decides how much is read: UID and FLAGS come from the session's snapshot; dates, sizes, ENVELOPE,
 BODYSTRUCTURE and the usual header fields from rows, up to a chunk of the view at a time, as finished bytes put together
@@ -15,7 +15,7 @@ from pochta.proto.imap import encode
 from pochta.proto.imap.commands import BodySection, FetchAttribute, FetchItem, SectionKind
 from pochta.proto.imap.dates import encode_internal_date
 from pochta.proto.imap.view import Slice
-from pochta.servers.imap import sections
+from pochta.servers.imap import condstore, sections
 from pochta.servers.imap.messages import flag_lines, select_slices, set_flags
 from pochta.servers.imap.selected import Selected, steps_of, uid_ranges
 from pochta.servers.pace import Pace
@@ -46,6 +46,7 @@ _COLUMNS: Final = {
     FetchAttribute.RFC822_SIZE: _Column(b"RFC822.SIZE %d", ("p.size",)),
     FetchAttribute.ENVELOPE: _Column(b"ENVELOPE %b", ("m.envelope",)),
     FetchAttribute.BODYSTRUCTURE: _Column(b"BODYSTRUCTURE %b", ("m.body_structure",)),
+    FetchAttribute.MODSEQ: _Column(b"MODSEQ (%d)", ("p.mod_seq",)),
 }
 
 
@@ -79,6 +80,8 @@ def plan(items: Sequence[FetchItem]) -> Plan:
         else:
             row_items.append(item)
             sql.extend(_COLUMNS[item].sql)
+    if FetchAttribute.MODSEQ in items and FetchAttribute.FLAGS in items:
+        sql.append("p.flags")  # of the same row as the mod_seq (condstore.py)
     if opened:
         sql += ["m.blob_id", "m.size", "m.header_size"]
     return Plan(tuple(row_items), tuple(dict.fromkeys(sql)), selections, tuple(opened))
@@ -88,24 +91,40 @@ async def fetch(connection: "ImapConnection", tag: bytes, command: c.Fetch) -> N
     """FETCH and UID FETCH."""
     selected = connection.selected
     assert selected is not None
+    if FetchAttribute.MODSEQ in command.items:
+        condstore.make_aware(connection)
     parts = select_slices(await selected.snapshot(), command.seq_set, is_uid=command.is_uid)
     if parts is None:
         connection.send(encode.tagged(tag, b"BAD", "There is no message of that number"))
         return
-    items = command.items
-    ranges = uid_ranges(parts)
+    items, since = command.items, command.changed_since
     sets_seen = any(isinstance(item, BodySection) and not item.is_peek for item in items)
-    if sets_seen and await _set_seen(connection, selected, parts) and FetchAttribute.FLAGS not in items:
-        items = (*items, FetchAttribute.FLAGS)  # RFC 3501 §6.4.5: flags that change SHOULD be told
-    if FetchAttribute.FLAGS in items and not await selected.is_unchanged():
-        for step in steps_of(parts, changes.UIDS_PER_STEP):
-            await selected.learn(step)
-    missing = await _respond(connection, selected, ranges, items)
+    if since is not None:
+        parts = await condstore.narrowed(connection, selected, parts, since)
+        if sets_seen:
+            parts = await condstore.exactly_changed(connection, selected, parts, since)
+            since = None
+    ranges = uid_ranges(parts)
+    if sets_seen and await _set_seen(connection, selected, parts):
+        items = _with(items, FetchAttribute.FLAGS)  # RFC 3501 §6.4.5: flags that change SHOULD be told
+        if connection.is_condstore_aware:
+            items = _with(items, FetchAttribute.UID, FetchAttribute.MODSEQ)  # RFC 7162 §3.2.4
+    if (FetchAttribute.FLAGS in items or FetchAttribute.MODSEQ in items) and not await selected.is_unchanged():
+        items = _with(items, FetchAttribute.FLAGS)  # no mod_seq without the flags that it stands for
+        # What the client was not told of has a larger mod_seq than it was told, and so is in the answer
+        if since is None or since <= selected.told_mod_seq:
+            for step in steps_of(parts, changes.UIDS_PER_STEP):
+                await selected.learn(step)
+    missing = await _respond(connection, selected, ranges, items, since)
     await connection.sync(may_expunge=command.is_uid, with_uid=command.is_uid)
     if missing:
         connection.send(encode.tagged(tag, b"NO", "Some messages cannot be read", code=missing))
     else:
         connection.send(encode.tagged(tag, b"OK", "FETCH completed"))
+
+
+def _with(items: tuple[FetchItem, ...], *more: FetchItem) -> tuple[FetchItem, ...]:
+    return (*items, *(item for item in more if item not in items))
 
 
 # RFC 5530 §3: why messages are left out of the answer
@@ -116,16 +135,22 @@ _DAMAGED: Final = b"CORRUPTION"
 async def _set_seen(connection: "ImapConnection", selected: Selected, parts: list[Slice]) -> bool:
     if selected.is_read_only:
         return False
-    unseen = [part for part in parts if any(not bits & flags.SEEN for bits in part.flags)]
+    # as the store has them: another session may have taken \Seen away without this one having been told
+    now = await connection.context.views.current(selected.view)
+    unseen = [part for part in now.by_uid(uid_ranges(parts)) if any(not bits & flags.SEEN for bits in part.flags)]
     for ranges in steps_of(unseen, changes.UIDS_PER_STEP):
         await set_flags(connection, selected, ranges, FlagMode.ADD, flags.SEEN, ())
     return bool(unseen)
 
 
 async def _respond(
-    connection: "ImapConnection", selected: Selected, ranges: Sequence[tuple[int, int]], items: tuple[FetchItem, ...]
+    connection: "ImapConnection",
+    selected: Selected,
+    ranges: Sequence[tuple[int, int]],
+    items: tuple[FetchItem, ...],
+    since: int | None,
 ) -> bytes:
-    """Send the responses; why some are left out, as a response code, or nothing."""
+    """Send the responses, `since`: of messages with a larger mod_seq; why some are left out, as a response code."""
     pace = Pace()
     snapshot = await selected.snapshot()
     if FetchAttribute.FLAGS in items and set(items) <= _SNAPSHOT_ITEMS:
@@ -137,17 +162,17 @@ async def _respond(
     missing = b""
     for left in snapshot.by_uid(ranges):
         while left.start < left.stop:
-            part, rows = await _rows(connection, selected, left, steps.sql_columns)
+            part, rows = await _rows(connection, selected, left, steps.sql_columns, since)
             if not steps.opened and _has_incomplete_core(steps, rows):
                 opening = _opening(steps)
-                part, rows = await _rows(connection, selected, part, opening.sql_columns)
+                part, rows = await _rows(connection, selected, part, opening.sql_columns, since)
                 is_whole = await _send_opened(connection, selected, part, opening, rows)
             elif steps.opened:
                 is_whole = await _send_opened(connection, selected, part, steps, rows)
             else:
                 await connection.send_large(await _row_lines(selected, part, steps, rows))
                 is_whole = True
-            if len(rows) < part.stop - part.start:
+            if len(rows) < part.stop - part.start and since is None:
                 missing = missing or _GONE
             missing = missing if is_whole else _DAMAGED
             left = left._replace(start=part.stop, seq=part.seq + part.stop - part.start)
@@ -156,27 +181,35 @@ async def _respond(
 
 
 async def _rows(
-    connection: "ImapConnection", selected: Selected, part: Slice, columns: tuple[str, ...]
+    connection: "ImapConnection", selected: Selected, part: Slice, columns: tuple[str, ...], since: int | None
 ) -> tuple[Slice, list[Row]]:
     """(uid, *columns) of the slice's messages, rising; those of removed ones too while they are kept.
 
-    Of a slice with very much in its rows only the beginning: the first value is the part that was read.
+    Of a slice with very much in its rows only the beginning: the first value is the part that was read. With `since`,
+    removed messages are left out: the client hears of their end.
     """
     if not columns:
         return part, [(uid,) for uid in part.uids]
     first, last = part.chunk.uids[part.start], part.chunk.uids[part.stop - 1]
     args = (selected.account_id, selected.mailbox_id, first, last)
     read = connection.context.store.read
-    rows, has_more = await read(selected.account_id, _read_rows, "placement", columns, *args)
+    rows, has_more = await read(selected.account_id, _read_rows, "placement", columns, *args, since)
     if has_more:
         part = _up_to(part, rows[-1][0])
     if len(rows) == part.stop - part.start:
         return part, rows
+    uids = set(part.uids)
+    if since is not None:
+        return part, [row for row in rows if row[0] in uids]
     # INV-8: a command works on the view it began with
-    gone, has_more = await read(selected.account_id, _read_rows, "removed", columns, *args)
+    gone, has_more = await read(selected.account_id, _read_rows, "removed", columns, *args, None)
     if has_more:
         part = _up_to(part, gone[-1][0])
-    uids = set(part.uids)
+        uids = set(part.uids)
+    if "p.mod_seq" in columns:
+        # what stands there is the mod_seq of the removal, of which the client was not told
+        at = 1 + columns.index("p.mod_seq")
+        gone = [(*row[:at], selected.told_mod_seq, *row[at + 1 :]) for row in gone]
     return part, sorted((row for row in (*rows, *gone) if row[0] in uids), key=_uid_of)
 
 
@@ -191,15 +224,23 @@ def _uid_of(row: Row) -> int:
 
 
 def _read_rows(
-    tx: Tx, table: str, columns: tuple[str, ...], account_id: int, mailbox_id: int, first: int, last: int
+    tx: Tx,
+    table: str,
+    columns: tuple[str, ...],
+    account_id: int,
+    mailbox_id: int,
+    first: int,
+    last: int,
+    since: int | None,
 ) -> tuple[list[Row], bool]:
     is_joined = any(column.startswith("m.") for column in columns)
     join = " JOIN message m ON m.account_id = p.account_id AND m.id = p.message_id" if is_joined else ""
     sql = (
         f"SELECT p.uid, {', '.join(columns)} FROM {table} p{join}"
-        " WHERE p.account_id = ? AND p.mailbox_id = ? AND p.uid BETWEEN ? AND ? ORDER BY p.uid"
+        " WHERE p.account_id = ? AND p.mailbox_id = ? AND p.uid BETWEEN ? AND ?"
+        f"{'' if since is None else ' AND p.mod_seq > ?'} ORDER BY p.uid"
     )
-    args = (account_id, mailbox_id, first, last)
+    args = (account_id, mailbox_id, first, last, *(() if since is None else (since,)))
     return tx.rows_within(sql, args, ROWS_MAX_BYTES) if is_joined else (tx.rows(sql, args), False)
 
 
@@ -225,11 +266,7 @@ async def _values(
         if item is FetchAttribute.UID:
             values.append(part.uids if is_whole else [row[0] for row in rows])
         elif item is FetchAttribute.FLAGS:
-            shown = await selected.shown_flags(part)
-            if not is_whole:
-                by_uid = dict(zip(part.uids, shown, strict=True))
-                shown = [by_uid[row[0]] for row in rows]
-            values.append(shown)
+            values.append(await _shown_flags(selected, part, rows, index.get("p.flags", 0)))
         elif item is FetchAttribute.INTERNALDATE:
             at, zone_at = index["p.internal_date"], index["p.zone_minutes"]
             values.append([encode_internal_date(row[at], row[zone_at]) for row in rows])
@@ -239,11 +276,25 @@ async def _values(
     return forms, values
 
 
+async def _shown_flags(selected: Selected, part: Slice, rows: Sequence[Row], at: int) -> list[bytes]:
+    """The flags of each row: from its column `at`, or, where that is 0, from the view."""
+    if not rows:
+        return []
+    if at:
+        return await selected.shown_flags([row[0] for row in rows], [row[at] for row in rows])
+    shown = await selected.shown_flags(part.uids, part.flags)
+    if len(rows) == part.stop - part.start:
+        return shown
+    by_uid = dict(zip(part.uids, shown, strict=True))
+    return [by_uid[row[0]] for row in rows]
+
+
 async def _row_lines(selected: Selected, part: Slice, steps: Plan, rows: Sequence[Row]) -> bytes:
     """The response lines of a slice that rows alone answer. About 1 us a message besides the rows."""
     forms, values = await _values(selected, part, steps, rows)
     form = b"* %d FETCH (" + b" ".join(forms) + b")\r\n"
-    return b"".join([form % row for row in zip(_numbers(part, rows), *values, strict=True)])
+    lines = b"".join([form % row for row in zip(_numbers(part, rows), *values, strict=True)])
+    return selected.keyword_news() + lines
 
 
 def _opening(steps: Plan) -> Plan:
@@ -274,6 +325,7 @@ async def _send_opened(
 ) -> bool:
     """Responses with sections for which each message is opened; whether all of them could be read."""
     forms, values = await _values(selected, part, steps, rows)
+    connection.send(selected.keyword_news())
     form = b" ".join(forms)
     heads = [form % row for row in zip(*values, strict=True)] if values else [b""] * len(rows)
     at = 1 + steps.sql_columns.index("m.blob_id")

@@ -1,15 +1,17 @@
 """Commands about mailboxes: LIST and its kin, SELECT, STATUS, CREATE, DELETE, RENAME, subscriptions."""
 
 import re
+import unicodedata
 from typing import TYPE_CHECKING, Final
 
 from pochta import clock
 from pochta.proto.imap import commands as c
 from pochta.proto.imap import encode
-from pochta.servers.imap.selected import SYSTEM_FLAGS, Selected
+from pochta.servers.imap import condstore
+from pochta.servers.imap.selected import Selected, steps_of
 from pochta.servers.imap.views import ANY_KEYWORD
 from pochta.servers.pace import Pace
-from pochta.store import mailboxes
+from pochta.store import changes, mailboxes, placements
 from pochta.store.mailboxes import DELIMITER, INBOX, Mailbox, is_inbox
 from pochta.store.tx import Tx
 
@@ -24,7 +26,6 @@ _SPECIAL_USE: Final = {
     "junk": "\\Junk",
     "trash": "\\Trash",
 }
-_SYSTEM_NAMES: Final = tuple(name for _, name in SYSTEM_FLAGS)
 
 
 def _now() -> int:
@@ -33,22 +34,36 @@ def _now() -> int:
 
 async def select(connection: "ImapConnection", tag: bytes, command: c.Select) -> None:
     """SELECT and EXAMINE; the counters are stored, so the size of the mailbox does not matter."""
+    if connection.selected is not None:
+        # RFC 7162 §3.2.11: the border between what is said about the one mailbox and the other
+        connection.send(encode.untagged(b"OK", "The mailbox before is closed", code=b"CLOSED"))
     connection.selected = None  # RFC 3501 §6.3.1: a failed SELECT leaves none selected
+    if command.is_condstore:
+        condstore.make_aware(connection)
     context, account_id = connection.context, connection.account_id
     mailbox = await context.store.read(account_id, mailboxes.find, account_id, command.mailbox)
     selected = Selected(context.store, context.views, account_id, mailbox, is_read_only=command.is_read_only)
     connection.selected = selected
     await selected.claim_recent(mailbox.recent_uid, mailbox.uid_next)
     recent = await selected.recent_count()
-    keywords = list((await context.views.keywords(account_id, ANY_KEYWORD)).values())
-    shown = encode.flag_list([*_SYSTEM_NAMES, *keywords])
-    permanent = b"()" if command.is_read_only else encode.flag_list([*_SYSTEM_NAMES, *keywords, "\\*"])
+    shown, permanent = selected.tell_keywords(await context.views.keywords(account_id, ANY_KEYWORD))
+    # DEVIATES RFC 3501 §6.3.1: no UNSEEN. To find the first unseen message is a scan, RFC 9051 has dropped the code,
+    # and without it a client assumes nothing.
     connection.send(
         b"* FLAGS %b\r\n* %d EXISTS\r\n* %d RECENT\r\n"
         b"* OK [PERMANENTFLAGS %b] Flags that are kept\r\n"
         b"* OK [UIDVALIDITY %d] UIDs are valid\r\n"
         b"* OK [UIDNEXT %d] Next UID\r\n"
-        % (shown, mailbox.message_count, recent, permanent, mailbox.uid_validity, mailbox.uid_next)
+        b"* OK [HIGHESTMODSEQ %d] Highest modification sequence\r\n"
+        % (
+            shown,
+            mailbox.message_count,
+            recent,
+            permanent,
+            mailbox.uid_validity,
+            mailbox.uid_next,
+            mailbox.mod_seq,  # RFC 7162 §3.1.2.1: every mailbox keeps them
+        )
     )
     word, code = ("EXAMINE", b"READ-ONLY") if command.is_read_only else ("SELECT", b"READ-WRITE")
     connection.send(encode.tagged(tag, b"OK", f"{word} completed", code=code))
@@ -57,13 +72,20 @@ async def select(connection: "ImapConnection", tag: bytes, command: c.Select) ->
 async def status(connection: "ImapConnection", tag: bytes, command: c.Status) -> None:
     """STATUS; one row."""
     account_id = connection.account_id
-    mailbox = await connection.context.store.read(account_id, mailboxes.find, account_id, command.mailbox)
-    connection.send(encode.status_response(mailbox.path, _status_values(mailbox, command.items)))
+    if c.StatusItem.HIGHESTMODSEQ in command.items:
+        condstore.make_aware(connection)
     await connection.sync(may_expunge=True)
+    mailbox = await connection.context.store.read(account_id, mailboxes.find, account_id, command.mailbox)
+    connection.send(encode.status_response(mailbox.path, _status_values(connection, mailbox, command.items)))
     connection.send(encode.tagged(tag, b"OK", "STATUS completed"))
 
 
-def _status_values(mailbox: Mailbox, items: tuple[c.StatusItem, ...]) -> dict[c.StatusItem, int]:
+def _status_values(
+    connection: "ImapConnection", mailbox: Mailbox, items: tuple[c.StatusItem, ...]
+) -> dict[c.StatusItem, int]:
+    selected = connection.selected
+    # INV-8: of the selected mailbox no more than its client was told
+    is_selected = selected is not None and selected.mailbox_id == mailbox.id
     values = {
         c.StatusItem.MESSAGES: mailbox.message_count,
         # An upper bound: what was removed unclaimed is not counted out (RFC 3501 §2.3.2 lets a server be unsure)
@@ -73,6 +95,7 @@ def _status_values(mailbox: Mailbox, items: tuple[c.StatusItem, ...]) -> dict[c.
         c.StatusItem.UNSEEN: mailbox.unseen_count,
         c.StatusItem.DELETED: mailbox.deleted_count,
         c.StatusItem.SIZE: mailbox.total_bytes,
+        c.StatusItem.HIGHESTMODSEQ: selected.told_mod_seq if selected and is_selected else mailbox.mod_seq,
     }
     return {item: values[item] for item in items}
 
@@ -104,11 +127,31 @@ async def delete(connection: "ImapConnection", tag: bytes, command: c.Delete) ->
 async def rename(connection: "ImapConnection", tag: bytes, command: c.Rename) -> None:
     """RENAME of a mailbox and all below it."""
     account_id = connection.account_id
+    if is_inbox(command.source):
+        await _rename_inbox(connection, command.target)
+        connection.send(encode.tagged(tag, b"OK", "RENAME completed"))
+        return
     await connection.context.store.write(
         account_id, mailboxes.rename, account_id, command.source, command.target, _now()
     )
     await connection.sync(may_expunge=True)
     connection.send(encode.tagged(tag, b"OK", "RENAME completed"))
+
+
+async def _rename_inbox(connection: "ImapConnection", target: str) -> None:
+    """Make the other mailbox and move all messages there. RFC 3501 §6.3.5: INBOX stays, empty, with those below it.
+
+    Raises:
+        Refusal: EXISTS, INVALID_NAME, LIMIT. TryLater: the disk is full; what was moved stays moved.
+    """
+    account_id, context = connection.account_id, connection.context
+    await context.store.write(account_id, mailboxes.create, account_id, target, _now())
+    inbox = await context.store.read(account_id, mailboxes.find, account_id, INBOX)
+    snapshot = await context.views.current(context.views.view(account_id, inbox.id))
+    path = target.removesuffix(DELIMITER)
+    for ranges in steps_of(list(snapshot.slices()), changes.MOVED_PER_STEP):
+        await context.store.write(account_id, placements.move, account_id, inbox.id, tuple(ranges), path, _now())
+    await connection.sync(may_expunge=True)
 
 
 async def subscribe(connection: "ImapConnection", tag: bytes, command: c.Subscribe) -> None:
@@ -130,8 +173,10 @@ def pattern_of(reference: str, pattern: str) -> re.Pattern[str]:
 
     Wildcards are joined first, so that no pattern makes the match slow.
     """
-    # RFC 3501 §6.3.8: the reference is put before the pattern as it is
-    whole = re.sub(r"[*%]*\*[*%]*", "*", reference + pattern)
+    # RFC 3501 §6.3.8: the reference is put before the pattern as it is.
+    # DEVIATES RFC 3501 §5.1.3: names are in NFC, whatever a client spells: Apple Mail (decomposed, as macOS) and
+    # Thunderbird (composed) would each make a mailbox of their own. So patterns are, too.
+    whole = re.sub(r"[*%]*\*[*%]*", "*", unicodedata.normalize("NFC", reference + pattern))
     whole = re.sub(r"%+", "%", whole)
     if is_inbox(whole[:5]) and whole[5:6] in ("", DELIMITER, "*", "%"):
         whole = INBOX + whole[5:]
@@ -157,6 +202,8 @@ def _read_list(tx: Tx, account_id: int) -> tuple[list[Mailbox], set[str]]:
 
 async def list_(connection: "ImapConnection", tag: bytes, command: c.List) -> None:
     """LIST with the attributes of CHILDREN (RFC 3348) and SPECIAL-USE (RFC 6154)."""
+    if c.StatusItem.HIGHESTMODSEQ in command.status_items:
+        condstore.make_aware(connection)
     if command.patterns == ("",) and not command.is_extended:
         # RFC 3501 §6.3.8: an empty name asks for the delimiter
         connection.send(b'* LIST (\\Noselect) "/" ""\r\n')
@@ -185,7 +232,8 @@ async def list_(connection: "ImapConnection", tag: bytes, command: c.List) -> No
             attributes.append("\\Subscribed")
         await connection.send_large(encode.list_response(mailbox.path, attributes))
         if command.status_items:
-            connection.send(encode.status_response(mailbox.path, _status_values(mailbox, command.status_items)))
+            values = _status_values(connection, mailbox, command.status_items)
+            connection.send(encode.status_response(mailbox.path, values))
     connection.send(encode.tagged(tag, b"OK", "LIST completed"))
 
 

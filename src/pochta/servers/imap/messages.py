@@ -14,7 +14,9 @@ from pochta.proto.imap import commands as c
 from pochta.proto.imap import encode
 from pochta.proto.imap.seqset import SeqSet, encode_ranges
 from pochta.proto.imap.view import Slice, Snapshot
+from pochta.servers.imap import condstore
 from pochta.servers.imap.selected import RANGES_A_STEP, Selected, split_flags, steps_of, uid_ranges
+from pochta.servers.imap.views import ANY_KEYWORD
 from pochta.store import changes, flags, mailboxes, placements
 from pochta.store.placements import FlagMode
 
@@ -63,10 +65,15 @@ def _writable(connection: "ImapConnection") -> Selected:
 
 
 async def store(connection: "ImapConnection", tag: bytes, command: c.Store) -> None:
-    """STORE. Source: RFC 3501 §6.4.6."""
+    """STORE. Source: RFC 3501 §6.4.6, RFC 7162 §3.1.3."""
+    if command.unchanged_since is not None:
+        condstore.make_aware(connection)
     selected = _writable(connection)
     parts = await _slices(connection, tag, command.seq_set, is_uid=command.is_uid)
     if parts is None:
+        return
+    if connection.is_condstore_aware:
+        await _store_and_tell_mod_seqs(connection, selected, tag, command, parts)
         return
     system_flags, keywords = split_flags(command.flags)
     mode = _MODES[command.mode]
@@ -79,15 +86,41 @@ async def store(connection: "ImapConnection", tag: bytes, command: c.Store) -> N
         snapshot = await selected.learn(ranges)
         for part in snapshot.by_uid(ranges):
             await connection.send_large(await flag_lines(selected, part, with_uid=command.is_uid))
+    connection.send(selected.keyword_news())
     await connection.sync(may_expunge=command.is_uid, with_uid=command.is_uid)
     connection.send(encode.tagged(tag, b"OK", "STORE completed"))
+
+
+async def _store_and_tell_mod_seqs(
+    connection: "ImapConnection", selected: Selected, tag: bytes, command: c.Store, parts: list[Slice]
+) -> None:
+    """STORE of a client that knows mod-sequences, with a condition or without."""
+    system_flags, keywords = split_flags(command.flags)
+    mode = _MODES[command.mode]
+    snapshot = await selected.snapshot()
+    failed: list[int] = []
+    is_whole = True
+    for ranges in steps_of(parts, changes.UIDS_PER_STEP):
+        stored = await condstore.store_step(connection, selected, ranges, command, mode, system_flags, keywords)
+        believed = None
+        if command.is_silent:
+            believed = placements.mask(mode, await _bits(connection, selected, system_flags, keywords))
+        is_whole &= await condstore.tell_step(connection, selected, ranges, stored.failed, believed)
+        failed += stored.failed
+    # before removals are told: the numbers are those of the command
+    numbers = failed if command.is_uid else [snapshot.seq_of(uid) for uid in failed]
+    await connection.sync(may_expunge=command.is_uid)
+    if command.unchanged_since is None:
+        connection.send(encode.tagged(tag, b"OK", "STORE completed"))
+    else:
+        connection.send(condstore.store_answer(tag, numbers, is_whole=is_whole))
 
 
 async def _bits(connection: "ImapConnection", selected: Selected, system_flags: int, keywords: tuple[str, ...]) -> int:
     """The set that STORE named, as the store numbers the keywords; one that nobody has is in no message."""
     if not keywords:
         return system_flags
-    known = await connection.context.store.read(selected.account_id, flags.keywords, selected.account_id)
+    known = await connection.context.views.keywords(selected.account_id, ANY_KEYWORD)
     by_name = {name.lower(): bit for bit, name in known.items()}
     return system_flags | sum({by_name.get(name.lower(), 0) for name in keywords})
 
@@ -122,7 +155,7 @@ async def flag_lines(selected: Selected, part: Slice, *, with_uid: bool) -> byte
     key = (selected.account_id, part.start, part.stop, part.seq, with_uid)
     rendered = part.chunk.rendered.get(key) if is_plain else None
     if rendered is None:
-        shown = await selected.shown_flags(part)
+        shown = await selected.shown_flags(part.uids, part.flags)
         numbers = range(part.seq, part.seq + part.stop - part.start)
         if with_uid:
             rows = zip(numbers, part.uids, shown, strict=True)
@@ -133,7 +166,7 @@ async def flag_lines(selected: Selected, part: Slice, *, with_uid: bool) -> byte
             if len(part.chunk.rendered) >= RENDERINGS_PER_CHUNK:
                 part.chunk.rendered.clear()
             part.chunk.rendered[key] = rendered
-    return rendered
+    return selected.keyword_news() + rendered
 
 
 async def copy(connection: "ImapConnection", tag: bytes, command: c.Copy) -> None:
@@ -177,6 +210,7 @@ def _copyuid(copied: placements.Copied) -> bytes:
 async def move(connection: "ImapConnection", tag: bytes, command: c.Move) -> None:
     """MOVE: each message stands either here or there. Source: RFC 6851 §3.3."""
     selected = _writable(connection)
+    before = selected.told_mod_seq
     parts = await _slices(connection, tag, command.seq_set, is_uid=command.is_uid)
     if parts is None:
         return
@@ -199,7 +233,7 @@ async def move(connection: "ImapConnection", tag: bytes, command: c.Move) -> Non
         connection.answer_append_error(tag, error)
         return
     await connection.sync(may_expunge=True)
-    connection.send(encode.tagged(tag, b"OK", "MOVE completed"))
+    connection.send(encode.tagged(tag, b"OK", "MOVE completed", code=_highest(connection, selected, before)))
 
 
 async def _move_in_steps(
@@ -225,17 +259,25 @@ async def _move_in_steps(
 async def expunge(connection: "ImapConnection", tag: bytes, command: c.Expunge) -> None:
     """EXPUNGE. Source: RFC 3501 §6.4.3."""
     selected = _writable(connection)
+    before = selected.told_mod_seq
     await _remove_deleted(connection, selected, None)
     await connection.sync(may_expunge=True)
-    connection.send(encode.tagged(tag, b"OK", "EXPUNGE completed"))
+    connection.send(encode.tagged(tag, b"OK", "EXPUNGE completed", code=_highest(connection, selected, before)))
+
+
+def _highest(connection: "ImapConnection", selected: Selected, before: int) -> bytes:
+    """HIGHESTMODSEQ after a removal (RFC 7162 §3.2.7: optional without QRESYNC), for who knows mod-sequences."""
+    has_changed = connection.is_condstore_aware and selected.told_mod_seq > before
+    return condstore.highest(selected) if has_changed else b""
 
 
 async def uid_expunge(connection: "ImapConnection", tag: bytes, command: c.UidExpunge) -> None:
     """UID EXPUNGE. Source: RFC 4315 §2.1."""
     selected = _writable(connection)
+    before = selected.told_mod_seq
     await _remove_deleted(connection, selected, command.seq_set)
     await connection.sync(may_expunge=True)
-    connection.send(encode.tagged(tag, b"OK", "UID EXPUNGE completed"))
+    connection.send(encode.tagged(tag, b"OK", "UID EXPUNGE completed", code=_highest(connection, selected, before)))
 
 
 async def _remove_deleted(
@@ -264,7 +306,10 @@ async def _remove_deleted(
 
 
 async def close(connection: "ImapConnection", tag: bytes, command: c.Close) -> None:
-    """CLOSE: removes what is \\Deleted, tells nothing of it. Source: RFC 3501 §6.4.2."""
+    """CLOSE: removes what is \\Deleted, tells nothing of it.
+
+    Source: RFC 3501 §6.4.2; RFC 7162 §3.2.8: no HIGHESTMODSEQ, which would hide the removals.
+    """
     selected = connection.selected
     assert selected is not None
     if not selected.is_read_only:

@@ -1,4 +1,4 @@
-"""SEARCH and UID SEARCH, every key of RFC 3501 §6.4.4.
+"""SEARCH and UID SEARCH, every key of RFC 3501 §6.4.4, and MODSEQ of RFC 7162 §3.1.5.
 
 Theory of operation. The key tree is planned once: names become bits, texts are folded, and the keys of each AND and OR
 stand in the order of what they cost: the session's arrays, placement rows, message rows, header cores, whole headers,
@@ -16,7 +16,7 @@ comments included.
 """
 
 from bisect import bisect_left
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from operator import attrgetter
@@ -28,6 +28,7 @@ from pochta.proto.imap import commands as c
 from pochta.proto.imap import encode
 from pochta.proto.imap.search import CHARSETS
 from pochta.proto.imap.view import Slice, Snapshot
+from pochta.servers.imap import condstore
 from pochta.servers.imap.search_facts import Facts, Mailbox
 from pochta.servers.imap.search_text import FIELD_BYTES, Needle, field_text, fold_field, needle, value_texts
 from pochta.servers.imap.selected import split_flags
@@ -42,16 +43,25 @@ BADCHARSET: Final = b"BADCHARSET (%b)" % " ".join(name for name in CHARSETS if n
 
 
 async def search(connection: "ImapConnection", tag: bytes, command: c.Search) -> None:
-    """SEARCH and UID SEARCH. Source: RFC 3501 §6.4.4, §6.4.8 and §7.2.5."""
+    """SEARCH and UID SEARCH. Source: RFC 3501 §6.4.4, §6.4.8 and §7.2.5, RFC 7162 §3.1.5."""
     selected = connection.selected
     assert selected is not None
+    mod_seqs = [key.mod_seq for key in _leaves(command.key) if isinstance(key, c.SearchModSeq)]
+    changed: Sequence[UidRange] | None = None
+    if mod_seqs:
+        condstore.make_aware(connection)
+        changed = await condstore.changed_ranges(connection, selected, min(mod_seqs) - 1)
     mailbox = Mailbox(connection.context.store, selected.account_id, selected.mailbox_id)
     keyword_bits = await _keyword_bits(connection, command.key)
-    found = find(mailbox, await selected.snapshot(), command.key, selected.recent_ranges, keyword_bits)
+    found = find(mailbox, await selected.snapshot(), command.key, selected.recent_ranges, keyword_bits, changed)
     blocks = [b"* SEARCH"]
-    async for part, positions in found:
-        blocks.append(_numbers(part, positions, is_uid=command.is_uid))
-    blocks.append(b"\r\n")
+    highest = 0
+    async for facts, positions in found:
+        blocks.append(_numbers(facts.part, positions, is_uid=command.is_uid))
+        if mod_seqs and positions:
+            highest = max(highest, await _highest_mod_seq(facts, positions) or selected.told_mod_seq)
+    # RFC 7162 §3.1.6: the highest mod-sequence of what was found, and nothing when nothing was
+    blocks.append(b" (MODSEQ %d)\r\n" % highest if highest else b"\r\n")
     for block in blocks:
         await connection.send_large(block)
     # RFC 3501 §7.4.1: no EXPUNGE while SEARCH, with its sequence numbers, is in progress
@@ -88,9 +98,8 @@ async def _keyword_bits(connection: "ImapConnection", key: c.SearchKey) -> dict[
     return known
 
 
-def keyword_names(key: c.SearchKey) -> set[str]:
-    """The keywords that `key` names, in lower case."""
-    names: set[str] = set()
+def _leaves(key: c.SearchKey) -> Iterator[c.SearchKey]:
+    """The keys in the tree that hold no others."""
     stack = [key]
     while stack:
         one = stack.pop()
@@ -98,9 +107,20 @@ def keyword_names(key: c.SearchKey) -> set[str]:
             stack.extend(one.keys)
         elif isinstance(one, c.SearchNot):
             stack.append(one.key)
-        elif isinstance(one, c.SearchFlag):
-            names.update(name.lower() for name in split_flags((one.flag,))[1])
-    return names
+        else:
+            yield one
+
+
+def keyword_names(key: c.SearchKey) -> set[str]:
+    """The keywords that `key` names, in lower case."""
+    flags = (one.flag for one in _leaves(key) if isinstance(one, c.SearchFlag))
+    return {name.lower() for flag in flags for name in split_flags((flag,))[1]}
+
+
+async def _highest_mod_seq(facts: Facts, positions: Sequence[int]) -> int:
+    """The highest mod_seq of the messages; 0 when all of them were removed."""
+    placed = await facts.placed(positions)
+    return max((placed[at].mod_seq for at in positions if at in placed), default=0)
 
 
 async def find(
@@ -109,20 +129,21 @@ async def find(
     key: c.SearchKey,
     recent_ranges: Sequence[UidRange],
     keyword_bits: Mapping[str, int],
-) -> AsyncIterator[tuple[Slice, list[int]]]:
-    """Each slice of the snapshot with the positions in it of the messages that match, rising.
+    changed: Sequence[UidRange] | None = None,
+) -> AsyncIterator[tuple[Facts, list[int]]]:
+    """The facts of each slice of the snapshot with the positions in it of the messages that match, rising.
 
     `recent_ranges`: the uids that are \\Recent, rising. `keyword_bits`: by name in lower case; a keyword that is not
-    there stands on no message.
+    there stands on no message. `changed`: uids, rising, outside of which no MODSEQ key matches; None: anything may.
     """
-    planner = _Planner(snapshot, recent_ranges, keyword_bits)
+    planner = _Planner(snapshot, recent_ranges, keyword_bits, changed)
     step = planner.plan(key)
     needles = list(planner.needles)
     pace = Pace()
     for part in snapshot.slices():
         facts = Facts(mailbox, part, needles, pace)
         found = await step.match(facts, set(range(part.stop - part.start)))
-        yield part, sorted(found - facts.lost)
+        yield facts, sorted(found - facts.lost)
         await pace.turn()
 
 
@@ -154,7 +175,14 @@ _cost_of: Final = attrgetter("cost")
 class _Planner:
     """Turns keys into steps; recursive, as the parser bounds the depth (MAX_SEARCH_DEPTH)."""
 
-    def __init__(self, snapshot: Snapshot, recent_ranges: Sequence[UidRange], keyword_bits: Mapping[str, int]) -> None:
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        recent_ranges: Sequence[UidRange],
+        keyword_bits: Mapping[str, int],
+        changed: Sequence[UidRange] | None,
+    ) -> None:
+        self._changed = changed
         self._snapshot = snapshot
         self._recent_ranges = recent_ranges
         self._keyword_bits = keyword_bits
@@ -174,6 +202,8 @@ class _Planner:
             return self._plan_text(key)
         if isinstance(key, c.SearchSize):
             return _Size(key.size_bytes, is_larger=key.test is c.SizeTest.LARGER)
+        if isinstance(key, c.SearchModSeq):
+            return _ModSeq(key.mod_seq, None if self._changed is None else _Range(self._changed, is_uid=True))
         if isinstance(key, c.SearchDate):
             return (
                 _Sent(_DAY_TESTS[key.test], key.epoch_day) if key.is_sent else _Day(_DAY_TESTS[key.test], key.epoch_day)
@@ -274,6 +304,21 @@ class _Size:
         if self.is_larger:
             return {at for at in wanted if placed[at].size > self.size_bytes}
         return {at for at in wanted if placed[at].size < self.size_bytes}
+
+
+@dataclass(frozen=True, slots=True)
+class _ModSeq:
+    """MODSEQ: that number or a larger one; `changed`: where such messages can be, by the log of changes."""
+
+    mod_seq: int
+    changed: _Range | None
+    cost: _Cost = _Cost.PLACEMENT
+
+    async def match(self, facts: Facts, among: set[int]) -> set[int]:
+        if self.changed is not None:
+            among = await self.changed.match(facts, among)
+        placed = await facts.placed(among)
+        return {at for at in among - facts.lost if placed[at].mod_seq >= self.mod_seq}
 
 
 _DAY_TESTS: Final[dict[c.DateTest, Callable[[int, int], bool]]] = {

@@ -30,11 +30,15 @@ DAY_S: Final = 86_400
 
 
 class Placed(NamedTuple):
-    """What the placement tells; `day` counts from 1970-01-01 in the internal date's own zone."""
+    """What the placement tells; `day` counts from 1970-01-01 in the internal date's own zone.
+
+    `mod_seq` is 0 for a removed message: the number of the removal is not for those who were not told of it (INV-8).
+    """
 
     message_id: int
     size: int
     day: int
+    mod_seq: int
 
 
 class Mailbox(NamedTuple):
@@ -80,7 +84,10 @@ class Facts:
             rows = await read(account_id, _read_span, account_id, mailbox_id, uids[wanted[0]], uids[wanted[-1]])
         else:
             rows = await read(account_id, _read_some, table, account_id, mailbox_id, tuple(uids[at] for at in wanted))
-        found = {row[0]: Placed(row[1], row[2], (row[3] + row[4] * 60) // DAY_S) for row in rows}
+        is_there = table == "placement"
+        found = {
+            row[0]: Placed(row[1], row[2], (row[3] + row[4] * 60) // DAY_S, row[5] if is_there else 0) for row in rows
+        }
         for at in wanted:
             one = found.get(uids[at])
             if one is not None:
@@ -201,7 +208,7 @@ class _Opened:
         return data
 
 
-_PLACED: Final = "SELECT uid, message_id, size, internal_date, zone_minutes FROM"
+_PLACED: Final = "SELECT uid, message_id, size, internal_date, zone_minutes, mod_seq FROM"
 _SENT_DAY: Final = "SELECT id, sent_day FROM message m"
 _CORE: Final = "SELECT id, header_core FROM message m"
 # the id first, then the fields of StoredBlob; of a header only as much as it is long

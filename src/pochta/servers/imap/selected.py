@@ -6,15 +6,16 @@ snapshot stays as it is, and with it every sequence number.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain
 from typing import Final
 
 from pochta.errors import TryLater
+from pochta.proto.imap import encode
 from pochta.proto.imap.view import Difference, Slice, Snapshot
 from pochta.servers.imap.views import View, Views
-from pochta.store import flags, mailboxes, placements
+from pochta.store import changes, flags, mailboxes, placements
 from pochta.store.changes import UidRange
 from pochta.store.mailboxes import Mailbox
 from pochta.store.store import Store
@@ -22,6 +23,7 @@ from pochta.store.store import Store
 RENDERED_A_TURN: Final = 1000  # lines made before the loop has its turn (INV-12)
 COMPARED_INLINE_MAX: Final = 20_000  # messages, 0.2 us each
 NAMES_MAX: Final = 4096  # sets of flags whose names a session keeps; a mailbox in use has some dozens
+MOD_SEQS_A_READ: Final = 100  # uids whose mod_seqs are read at once, for a client that knows mod-sequences: 1 ms
 RANGES_A_STEP: Final = 128  # of one step of the lane: two to five statements each, 1-5 ms
 
 SYSTEM_FLAGS: Final = (
@@ -31,6 +33,7 @@ SYSTEM_FLAGS: Final = (
     (flags.SEEN, "\\Seen"),
     (flags.DRAFT, "\\Draft"),
 )
+_SYSTEM_NAMES: Final = tuple(name for _, name in SYSTEM_FLAGS)
 _SYSTEM_BITS: Final = {name.lower(): bit for bit, name in SYSTEM_FLAGS}
 
 
@@ -46,14 +49,25 @@ def split_flags(names: Sequence[str]) -> tuple[int, tuple[str, ...]]:
     return bits, tuple(keywords)
 
 
+def keyword_lists(keywords: Mapping[int, str], *, is_read_only: bool) -> tuple[bytes, bytes]:
+    """The lists of FLAGS and PERMANENTFLAGS. RFC 3501 §7.1: `\\*` while there is room for new keywords."""
+    shown = encode.flag_list([*_SYSTEM_NAMES, *keywords.values()])
+    if is_read_only:
+        return shown, b"()"
+    more = ["\\*"] if len(keywords) < flags.KEYWORD_BITS else []
+    return shown, encode.flag_list([*_SYSTEM_NAMES, *keywords.values(), *more])
+
+
 class Selected:
     """A mailbox in the hands of one session."""
 
     __slots__ = (
+        "_is_held_back",
         "_names",
         "_recent",
         "_snapshot",
         "_store",
+        "_told_keywords",
         "_untold",
         "_views",
         "account_id",
@@ -81,12 +95,19 @@ class Selected:
         self._untold: list[UidRange] = []  # flags changed between SELECT and the first use of the snapshot
         self._recent: list[UidRange] = []
         self._names: dict[int, bytes] = {}
+        self._told_keywords: Mapping[int, str] = {}
+        self._is_held_back = False  # a client that knows mod-sequences has changes of flags, but not a removal before
 
     @property
     def is_told_everything(self) -> bool:
         """Whether the client knows all that this worker knows now; no read."""
         snapshot = self._snapshot
         return snapshot is not None and snapshot is self.view.snapshot and self.view.seen_version == self._store_version
+
+    @property
+    def told_mod_seq(self) -> int:
+        """The mod_seq up to which the client was told everything: the highest that HIGHESTMODSEQ may say (INV-8)."""
+        return self.mod_seq if self._snapshot is None else self._snapshot.mod_seq
 
     @property
     def _store_version(self) -> int:
@@ -143,11 +164,12 @@ class Selected:
         Raises:
             Refusal: NOT_FOUND, the mailbox was removed.
         """
-        mod_seq = self._snapshot.mod_seq if self._snapshot is not None else self.mod_seq
-        return await self._views.is_current(self.view, mod_seq)
+        return await self._views.is_current(self.view, self.told_mod_seq)
 
-    async def sync(self, *, may_expunge: bool, with_uid: bool = False) -> AsyncIterator[bytes]:
-        """The untagged responses that bring the client up to date, in blocks.
+    async def sync(
+        self, *, may_expunge: bool, with_uid: bool = False, with_mod_seq: bool = False
+    ) -> AsyncIterator[bytes]:
+        """The untagged responses that bring the client up to date, in blocks; `with_mod_seq` holds UIDs too.
 
         Raises:
             Refusal: NOT_FOUND, the mailbox was removed.
@@ -160,7 +182,12 @@ class Selected:
             return
         removed, changed, added = await _difference(old, new)
         if removed and not may_expunge:
-            return  # INV-8: the next command that permits it tells everything
+            # INV-8: the next command that permits it tells everything
+            if with_mod_seq:
+                # RFC 7162 §3.2: MODSEQ items may have told more than the removals that wait
+                self._is_held_back = True
+                yield b"* OK [HIGHESTMODSEQ %d] Removals are told later\r\n" % old.mod_seq
+            return
         changed = chain(changed, self._still_untold(new))
         self._snapshot = new
         self.count = new.count
@@ -170,8 +197,15 @@ class Selected:
             await self.claim_recent(added[0][0], added[-1][0] + 1)
             yield b"* %d EXISTS\r\n* %d RECENT\r\n" % (new.count, await self.recent_count())
         for block in changed:
-            yield await self._changed_lines(new, block, with_uid=with_uid)
+            if with_mod_seq:
+                for start in range(0, len(block), MOD_SEQS_A_READ):
+                    yield await self._mod_seq_lines(new, block[start : start + MOD_SEQS_A_READ])
+            else:
+                yield await self._changed_lines(new, block, with_uid=with_uid)
             await asyncio.sleep(0)
+        if self._is_held_back:
+            self._is_held_back = False
+            yield b"* OK [HIGHESTMODSEQ %d] Everything is told\r\n" % new.mod_seq
 
     def _still_untold(self, new: Snapshot) -> Iterator[list[tuple[int, int]]]:
         """(uid, flags) of what changed before the snapshot was read, once."""
@@ -187,7 +221,33 @@ class Selected:
                 lines.append(b"* %d FETCH (UID %d FLAGS (%b))\r\n" % (new.seq_of(uid), uid, shown))
             else:
                 lines.append(b"* %d FETCH (FLAGS (%b))\r\n" % (new.seq_of(uid), shown))
-        return b"".join(lines)
+        return self.keyword_news() + b"".join(lines)
+
+    async def _mod_seq_lines(self, new: Snapshot, changed: Sequence[tuple[int, int]]) -> bytes:
+        """As `_changed_lines`, with flags and mod_seq as one row has them now; a message that is gone has no line."""
+        ranges = tuple(changes.ranges_of([uid for uid, _ in changed]))
+        args = (self.account_id, self.mailbox_id, ranges)
+        lines: list[bytes] = []
+        for uid, bits, mod_seq in await self._store.read(self.account_id, placements.mod_seqs_of, *args):
+            shown = await self.flag_names(bits, is_recent=self.is_recent(uid))
+            lines.append(b"* %d FETCH (UID %d FLAGS (%b) MODSEQ (%d))\r\n" % (new.seq_of(uid), uid, shown, mod_seq))
+        return self.keyword_news() + b"".join(lines)
+
+    def tell_keywords(self, keywords: Mapping[int, str]) -> tuple[bytes, bytes]:
+        """As `keyword_lists`, noted as told."""
+        self._told_keywords = keywords
+        return keyword_lists(keywords, is_read_only=self.is_read_only)
+
+    def keyword_news(self) -> bytes:
+        """FLAGS and PERMANENTFLAGS, if this worker has shown a keyword that is not on the client's list; no read."""
+        known = self._views.known_keywords(self.account_id)
+        if known is None or known is self._told_keywords:
+            return b""
+        is_new = not known.keys() <= self._told_keywords.keys()
+        shown, permanent = self.tell_keywords(known)
+        if not is_new:
+            return b""
+        return b"* FLAGS %b\r\n* OK [PERMANENTFLAGS %b] Flags that are kept\r\n" % (shown, permanent)
 
     def is_recent(self, uid: int) -> bool:
         """Whether the message is \\Recent in this session."""
@@ -208,16 +268,15 @@ class Selected:
             self._names[key] = shown
         return shown
 
-    async def shown_flags(self, part: Slice) -> list[bytes]:
-        """`flag_names` of each message of the slice. About 0.05 us a message."""
-        names = {bits: await self.flag_names(bits) for bits in set(part.flags)}
-        first, last = part.chunk.uids[part.start], part.chunk.uids[part.stop - 1]
-        if any(low <= last and high >= first for low, high in self._recent):
+    async def shown_flags(self, uids: Sequence[int], flag_sets: Sequence[int]) -> list[bytes]:
+        """`flag_names` of each message; uids rise, and there is at least one. About 0.05 us a message."""
+        names = {bits: await self.flag_names(bits) for bits in set(flag_sets)}
+        if any(low <= uids[-1] and high >= uids[0] for low, high in self._recent):
             return [
                 await self.flag_names(bits, is_recent=self.is_recent(uid))
-                for uid, bits in zip(part.uids, part.flags, strict=True)
+                for uid, bits in zip(uids, flag_sets, strict=True)
             ]
-        return [names[bits] for bits in part.flags]
+        return [names[bits] for bits in flag_sets]
 
     def believe(self, ranges: Sequence[UidRange], keep: int, add: int) -> None:
         """Note that the client takes the flags of `ranges` to be `old & keep | add` without being told."""
@@ -241,6 +300,9 @@ class Selected:
                 self._snapshot = new  # the chunks, and what was rendered of them, are shared with the view again
                 return new
         rows = {uid: bits for part in new.by_uid(ranges) for uid, bits in zip(part.uids, part.flags, strict=True)}
+        return self._merged(old, ranges, rows)
+
+    def _merged(self, old: Snapshot, ranges: Sequence[UidRange], rows: Mapping[int, int]) -> Snapshot:
         merged = [
             (uid, rows.get(uid, bits))
             for part in old.by_uid(ranges)
@@ -248,6 +310,12 @@ class Selected:
         ]
         self._snapshot = old.refreshed(ranges, merged, old.mod_seq)
         return self._snapshot
+
+    def take_over(self, ranges: Sequence[UidRange], rows: Mapping[int, int]) -> None:
+        """Note that the client was told these flags of the messages of `ranges`, by uid; what is not there stays."""
+        if self._snapshot is not None:
+            self._untold = _without(self._untold, ranges)
+            self._merged(self._snapshot, ranges, rows)
 
 
 async def _difference(old: Snapshot, new: Snapshot) -> Difference:

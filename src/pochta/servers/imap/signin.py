@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pochta.accounts.auth import Service
 from pochta.errors import Refusal, RefusalCode, RemoteProtocolError, TryLater
 from pochta.log import Secret
 from pochta.proto import sasl
@@ -87,9 +88,11 @@ async def continue_authenticate(connection: "ImapConnection", response: bytes | 
 
 async def _verify(connection: "ImapConnection", tag: bytes, username: str, password: Secret, word: str) -> None:
     try:
-        account = await connection.context.authenticator.verify(username, password, peer=connection.peer_address)
-    except Refusal as refusal:
-        connection.answer_error(tag, refusal)
+        account = await connection.context.authenticator.verify(
+            username, password, service=Service.IMAP, peer=connection.peer_address
+        )
+    except (Refusal, TryLater) as error:
+        connection.answer_error(tag, error)
         connection.count_auth_failure()
         return
     connection.signed_in(account)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from pochta import __version__
 from pochta.proto.imap import commands as c
 from pochta.proto.imap import encode
+from pochta.servers.imap import condstore
 
 if TYPE_CHECKING:
     from pochta.servers.imap.connection import ImapConnection
@@ -40,8 +41,11 @@ async def id_(connection: "ImapConnection", tag: bytes, command: c.Id) -> None:
 
 
 async def enable(connection: "ImapConnection", tag: bytes, command: c.Enable) -> None:
-    """ENABLE: nothing that we serve needs it. RFC 5161 §3.1: what is unknown is passed over."""
-    connection.send(b"* ENABLED\r\n")
+    """ENABLE, of which CONDSTORE alone means something here. RFC 5161 §3.1: what is unknown is passed over."""
+    has_condstore = "CONDSTORE" in command.capabilities
+    connection.send(b"* ENABLED CONDSTORE\r\n" if has_condstore else b"* ENABLED\r\n")
+    if has_condstore:
+        condstore.make_aware(connection)
     connection.send(encode.tagged(tag, b"OK", "ENABLE completed"))
 
 

@@ -242,6 +242,10 @@ class Views:
                 total -= view.snapshot.count
                 view.snapshot = None
 
+    def known_keywords(self, account_id: int) -> dict[int, str] | None:
+        """What `keywords` last found, the same object until it finds more; None when it was not asked lately."""
+        return self._keywords.get(account_id)
+
     async def keywords(self, account_id: int, bits: int) -> dict[int, str]:
         """The account's keywords, bit value to name, knowing at least those of `bits`."""
         known = self._keywords.get(account_id)
