@@ -15,7 +15,7 @@ class Peer:
     """One connection to a port of the server."""
 
     def __init__(self, server: Server, port: int) -> None:
-        self.socket = socket.create_connection((server.host, port), timeout=ANSWER_S)
+        self.socket: socket.socket = socket.create_connection((server.host, port), timeout=ANSWER_S)
         self.received = b""
         self.is_over = False
 
@@ -78,3 +78,10 @@ def subjects(server: Server, user: str = "anna@example.org", mailbox: str = "INB
         peer.send(f"s EXAMINE {mailbox}\r\nf UID FETCH 1:* BODY.PEEK[HEADER.FIELDS (Subject)]\r\n".encode())
         peer.until(rb"s OK .*")
         return re.findall(rb"(?m)^Subject: (.*)\r\n", peer.until(rb"f OK .*"))
+
+
+def serves_others(server: Server) -> None:
+    """Somebody else is answered."""
+    with imap(server) as other:
+        other.send(b"o STATUS INBOX (MESSAGES)\r\n")
+        other.until(rb"o OK .*")

@@ -202,7 +202,7 @@ def check_body(item: object) -> None:
     rest = item[7:]
     if kind == b"text":
         assert isinstance(rest.pop(0), int)
-    elif kind == b"message" and subtype in (b"rfc822", b"global"):
+    elif kind == b"message" and subtype == b"rfc822":
         check_envelope(rest.pop(0))
         check_body(rest.pop(0))
         assert isinstance(rest.pop(0), int)

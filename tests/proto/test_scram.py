@@ -2,7 +2,9 @@
 
 import hashlib
 import hmac
+import runpy
 from base64 import b64decode, b64encode
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given, settings
@@ -210,3 +212,13 @@ def test_any_name_and_password(username: str, password: bytes) -> None:
     one = ServerExchange(first, server_nonce=b"def", salt=b"salt", iterations=1)
     one.receive(final_of(message, one.challenge, password))
     assert one.is_proven_by(derive_keys(password, b"salt", 1).stored_key)
+
+
+FUZZ = Path(__file__).parents[1] / "fuzz" / "fuzz_scram.py"
+
+
+@given(st.binary(max_size=200))
+@example(FIRST + b"\0" + FINAL)
+@example(FIRST + b"\0c=biws,r=rOprNGfwEbeRWgbNEkqOnonce,p=" + b64encode(bytes(32)))
+def test_the_fuzz_target_does_what_it_says(data: bytes) -> None:
+    runpy.run_path(str(FUZZ))["consume"](data)

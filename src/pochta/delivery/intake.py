@@ -1,11 +1,12 @@
 """A message comes in: spooled, scanned once while it streams by, and made ready for the store.
 
 Small messages stay in memory and are scanned whole; from `blobs.INLINE_MAX_BYTES` on (or sooner, when the worker's
-spool memory is used up, INV-7) the bytes go straight into the file that the store will keep.
+spool memory is used up, INV-7) the bytes go straight into the file that the store will keep. A message that is all
+structure would cost much memory while it comes in: it is read again when it is there, one such message at a time.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from typing import Final
 
@@ -15,6 +16,9 @@ from pochta.store.messages import NewMessage
 
 DERIVED_VERSION: Final = 1  # raise it when the scanner's values change: a background step then makes them anew
 DELIMITERS_INLINE_MAX: Final = 500  # lines that may begin a part: 5 us each; mail has under 50
+# A message with a header of 30 KiB and 100 parts holds a quarter of it; 100 connections at once hold 25 MB at the most
+HELD_BY_SCANNER_MAX: Final = 256 * 1024
+READ_BYTES: Final = 256 * 1024
 REFS_MAX: Final = 20  # message_ref rows a message may add: its own id, the thread's first and the latest ones
 
 
@@ -25,6 +29,7 @@ class Intake:
         self._blobs = blobs
         self._memory_limit_bytes = memory_limit_bytes
         self.memory_bytes = 0
+        self.scanning_heavy = asyncio.Lock()
 
     def open(self) -> "Incoming":
         """A new message; end it with `finish` or `discard`."""
@@ -69,9 +74,8 @@ class Incoming:
                 return
             self._spill()
         assert self._writer is not None
-        assert self._builder is not None
         self._writer.write(data)
-        self._builder.feed(data)
+        self._scan(data)
 
     def _spill(self) -> None:
         self._writer = self._blobs.writer()
@@ -79,8 +83,14 @@ class Incoming:
         if self._held:
             held = bytes(self._held)
             self._writer.write(held)
-            self._builder.feed(held)
+            self._scan(held)
         self._forget_held()
+
+    def _scan(self, data: bytes) -> None:
+        if self._builder is not None:
+            self._builder.feed(data)
+            if self._builder.held_bytes > HELD_BY_SCANNER_MAX:
+                self._builder = None
 
     def _forget_held(self) -> None:
         self._intake.give_back(len(self._held))
@@ -98,12 +108,18 @@ class Incoming:
             blob = NewBlob(len(whole), whole, None)
             # INV-12: 64 KiB of parts without content take 40 ms, anything else of that size 5 ms at the most
             is_slow = whole.count(b"\n--") > DELIMITERS_INLINE_MAX
-            found = await asyncio.to_thread(facts, whole) if is_slow else facts(whole)
-        else:
-            assert self._builder is not None
+            found = await self._facts_of_heavy(facts, whole) if is_slow else facts(whole)
+        elif self._builder is not None:
             blob, found = await asyncio.to_thread(_finish_file, self._writer, self._builder)
+        else:
+            blob = await asyncio.to_thread(self._writer.finish)
+            found = await self._facts_of_heavy(_facts_of_file, self._blobs, blob.file or "")
         self.received_count = found.received_count
         return new_message(blob, found, received_at)
+
+    async def _facts_of_heavy(self, scan: Callable[..., MessageFacts], *args: object) -> MessageFacts:
+        async with self._intake.scanning_heavy:
+            return await asyncio.to_thread(scan, *args)
 
     def discard(self) -> None:
         """Forget the message; harmless after `finish`."""
@@ -115,6 +131,15 @@ class Incoming:
 def _finish_file(writer: BlobWriter, builder: FactsBuilder) -> tuple[NewBlob, MessageFacts]:
     """The durable file and the facts, which take up to 50 ms (thousands of addresses or parts). Blocks."""
     return writer.finish(), builder.finish()
+
+
+def _facts_of_file(blobs: Blobs, file: str) -> MessageFacts:
+    """The facts of a message in a file. Blocks."""
+    builder = FactsBuilder()
+    with open(blobs.open_file(file), "rb", buffering=0) as source:
+        while chunk := source.read(READ_BYTES):
+            builder.feed(chunk)
+    return builder.finish()
 
 
 def new_message(blob: NewBlob, found: MessageFacts, received_at: int) -> NewMessage:

@@ -153,7 +153,10 @@ def _describe(root: Part, with_extension: bool) -> bytes:
             stack.append(tail + b")")
             stack.extend(reversed(item.children))
         else:
-            message = item.message
+            # RFC 3501 §9: of messages only MESSAGE/RFC822 has an envelope here, and a client that does not expect one
+            # in MESSAGE/GLOBAL cannot read the rest of the line. Dovecot and Cyrus describe it as any other part, too.
+            # RFC 9051 §9 has the envelope for both: whoever speaks it needs a form of its own.
+            message = item.message if item.subtype == b"rfc822" else None
             tail = b" " + nstring(item.md5) + _common_extension(item) if with_extension else b""
             if message is not None:
                 out.append(b"(%b %b " % (_basic_fields(item), envelope(message)))

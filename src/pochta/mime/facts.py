@@ -55,6 +55,11 @@ class FactsBuilder:
     def __init__(self, *, coalesce_bytes: int = COALESCE_BYTES) -> None:
         self._scanner = Scanner(coalesce_bytes=coalesce_bytes, steps_per_feed=STEPS_PER_FEED)
 
+    @property
+    def held_bytes(self) -> int:
+        """About what is kept in memory now."""
+        return self._scanner.held_bytes
+
     def feed(self, chunk: bytes) -> None:
         """Takes the next octets of the message."""
         self._scanner.feed(chunk)

@@ -21,7 +21,7 @@ from pochta.store import blobs, lane, sqlite
 from pochta.store.hints import ANYTHING, HintHub, Listener
 from pochta.store.tx import Hint, Row, Tx, Value
 
-POLL_S: Final = 1.0  # a lost hint is made good within this; a relaxed commit reaches the disk within this
+POLL_S: Final = 0.8  # a lost hint is made good within this, and what follows of it (an end of sessions) within 1 s
 ROOM_CHECK_S: Final = 1.0  # free disk space is asked for once in this time, not per message
 
 SLICE_ROWS: Final = 1000  # 0.4 ms of the loop (INV-12)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from pochta.accounts.auth import Authenticator
 from pochta.delivery.intake import Incoming, Intake
 from pochta.mime.submitted import SubmittedHeader
+from pochta.proto.address import Address
 from pochta.proto.smtp.limits import SmtpLimits
 from pochta.proto.smtp.replies import Reply
 from pochta.servers.signed_in import SignedIn
@@ -69,6 +70,7 @@ class Transaction:
     size: int | None
     is_smtputf8: bool = False
     recipients: list[Recipient] = field(default_factory=list)
+    known: dict[Address, Recipient] = field(default_factory=dict)
     incoming: Incoming | None = None
     header: SubmittedHeader | None = None
     failure: Exception | None = None

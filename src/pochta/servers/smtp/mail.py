@@ -71,6 +71,12 @@ async def add_recipient(connection: "SmtpConnection", address: Address) -> None:
     """Answer RCPT."""
     transaction = _open(connection)
     store = connection.context.store
+    known = transaction.known.get(address)
+    if known is not None:
+        # said again: an alias of a thousand targets must not be looked up a thousand times
+        transaction.recipients.append(known)
+        connection.engine.accept()
+        return
     try:
         found = await store.read(0, _resolve, address, connection.context.postmaster)
         # Refused now, a sender can still send to the others
@@ -83,7 +89,8 @@ async def add_recipient(connection: "SmtpConnection", address: Address) -> None:
         connection.engine.reply(_FORWARDED)
         log.event("smtp.rcpt.refused", conn=connection.id, address=address, reason="forwards elsewhere")
         return
-    transaction.recipients.append(Recipient(str(address), found.accounts))
+    recipient = transaction.known[address] = Recipient(str(address), found.accounts)
+    transaction.recipients.append(recipient)
     connection.engine.accept()
 
 
@@ -152,35 +159,41 @@ def _write(transaction: Transaction, data: bytes) -> None:
         transaction.incoming.discard()
 
 
+class CircleError(Exception):
+    """The message has come through too many servers."""
+
+
 async def end(connection: "SmtpConnection") -> None:
     """Answer the end of data once the message is durable in every INBOX."""
     transaction = _open(connection)
     if await connection.is_account_lost():
         return
-    # A peer that leaves now has sent all of it. Cut off in its middle, a delivery would leave a file behind that no row
-    # names: by coming and going, anybody could fill the disk with them.
     connection.transaction = None
+    delivering = asyncio.ensure_future(_deliver(connection, transaction))
     try:
-        takers = await asyncio.shield(_deliver(connection, transaction))
-    except (Refusal, TryLater, CircleError) as error:
-        _refuse_message(connection, transaction, error)
-        return
+        outcome = await asyncio.shield(delivering)
+    except asyncio.CancelledError:
+        # The peer is gone, and has sent all of it. Cut off in its middle, a delivery would leave a file behind that no
+        # row names: by coming and going, anybody could fill the disk with them.
+        await delivering
+        raise
     if connection.is_closing:
         return  # cut off: the question is not open any more
+    if not isinstance(outcome, set):
+        _refuse_message(connection, transaction, outcome)
+        return
     for one in transaction.recipients if connection.context.role is Role.LMTP else transaction.recipients[:1]:
-        if one.accounts in takers:
+        if one.accounts in outcome:
             connection.engine.accept()
         else:
             log.event("smtp.message.refused", conn=connection.id, sender=f"<{transaction.reverse_path}>", reason=_FULL)
             connection.engine.reply(smtp_reply(Refusal(RefusalCode.OVER_QUOTA, _FULL)))
 
 
-async def _deliver(connection: "SmtpConnection", transaction: Transaction) -> set[tuple[int, ...]]:
-    """The accounts of every recipient that has the message now, durably.
-
-    Raises:
-        Refusal, TryLater, CircleError: nobody has it, and nothing of it is left.
-    """
+async def _deliver(
+    connection: "SmtpConnection", transaction: Transaction
+) -> set[tuple[int, ...]] | Refusal | TryLater | CircleError:
+    """The accounts of every recipient that has the message now, durably; or why nobody has it."""
     assert transaction.incoming is not None
     try:
         new = await _finish(connection, transaction)
@@ -193,14 +206,11 @@ async def _deliver(connection: "SmtpConnection", transaction: Transaction) -> se
             await local.drop(connection.context.store, (new,))
     except BaseException as error:
         transaction.incoming.discard()
-        if isinstance(error, OSError):
-            raise as_try_later(error) from error
+        meaning = as_try_later(error) if isinstance(error, OSError) else error
+        if isinstance(meaning, (Refusal, TryLater, CircleError)):
+            return meaning
         raise
     return {one.accounts for one in takers}
-
-
-class CircleError(Exception):
-    """The message has come through too many servers."""
 
 
 async def _finish(connection: "SmtpConnection", transaction: Transaction) -> NewMessage:

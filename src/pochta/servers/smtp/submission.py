@@ -44,7 +44,7 @@ async def check_authors(context: SmtpContext, account_id: int, header: Submitted
     if header.is_too_large:
         raise Refusal(RefusalCode.TOO_LARGE, "The header of this message is too large")
     # RFC 5322 §3.6: one From, no more: programs that show the first and programs that show the last would differ
-    if header.from_fields != 1 or not header.authors:
+    if header.from_fields != 1 or not header.authors or header.is_ambiguous:
         raise Refusal(RefusalCode.POLICY, "A message has one From field with an address in it")
     if len(header.authors) > MAX_AUTHORS:
         raise Refusal(RefusalCode.LIMIT, f"More than {MAX_AUTHORS} addresses in From")
