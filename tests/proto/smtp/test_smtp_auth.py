@@ -70,7 +70,8 @@ def test_auth_prompts_and_secrecy() -> None:
 
 
 def test_auth_needs_tls_where_it_can_be_had() -> None:
-    driver = connect(can_start_tls=True)
+    assert codes(connect().feed(HELLO + b"AUTH PLAIN\r\n")) == ["250", "502 5.5.1"]  # nobody signs in here
+    driver = connect(can_start_tls=True, requires_auth=True)
     assert codes(driver.feed(HELLO + b"AUTH PLAIN\r\n")) == ["250", "538 5.7.11"]
     driver.feed(b"STARTTLS\r\n")
     driver.server.auth_mechanisms = ("PLAIN",)
