@@ -129,11 +129,17 @@ def test_uid_validity_rises_when_a_name_is_made_again(backend: Backend) -> None:
     assert seen == sorted(set(seen))
 
 
-def test_removed_role_can_be_had_again(backend: Backend) -> None:
+@pytest.mark.rfc(6154, "2")
+def test_a_first_mailbox_made_again_is_what_it_was(backend: Backend) -> None:
     account = backend.new_account("a")
-    backend.write(account, mailboxes.remove, account, "Junk", NOW)
-    create(backend, account, "Junk")
-    assert backend.mailbox(account, "Junk").role is None
+    backend.write(account, mailboxes.remove, account, "Trash", NOW)
+    create(backend, account, "x/Trash")
+    assert backend.mailbox(account, "x/Trash").role is None
+    create(backend, account, "Trash")
+    assert backend.mailbox(account, "Trash").role == "trash"
+    backend.write(account, mailboxes.rename, account, "Trash", "Bin", NOW)
+    create(backend, account, "Trash")
+    assert [backend.mailbox(account, name).role for name in ("Bin", "Trash")] == ["trash", None]
 
 
 def test_names_are_normalised(backend: Backend) -> None:

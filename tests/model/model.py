@@ -176,9 +176,13 @@ class Account:
         if path in self.mailboxes:
             return "ALREADYEXISTS"
         levels = path.split(DELIMITER)
+        # made again, a mailbox that the account began with is for what it was for
+        taken = {mailbox.use for mailbox in self.mailboxes.values()}
         for depth in range(1, len(levels) + 1):
-            made = Mailbox(self.mod_seqs, above=self.uid_validity_max)
-            self.mailboxes.setdefault(DELIMITER.join(levels[:depth]), made)
+            name = DELIMITER.join(levels[:depth])
+            use = USES.get(name, "")
+            made = Mailbox(self.mod_seqs, "" if use in taken else use, above=self.uid_validity_max)
+            self.mailboxes.setdefault(name, made)
         return ""
 
     def delete(self, path: str) -> str:

@@ -374,7 +374,7 @@ async def _add_keyword(store: Store) -> None:
 
 def test_long_answers_are_not_kept(pochta: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(messages, "RENDERING_MAX_BYTES", 100)
-    monkeypatch.setattr(selected, "NAMES_MAX", 2)
+    monkeypatch.setattr(selected, "NAMES_MAX_BYTES", 350)
     fill(pochta, 4)
     with Imap(pochta) as one, Imap(pochta) as two:
         for seq in range(1, 5):

@@ -24,6 +24,7 @@ class Kind(IntEnum):
 
 
 UIDS_PER_STEP: Final = 1000  # what one lane function touches at the most: 0.6 ms where flags change
+SCANNED_MAX: Final = 50_000  # rows of the account looked at for those of one mailbox: 4 ms
 MOVED_PER_STEP: Final = 500  # where rows move between tables with their indexes: 2-3 ms
 
 
@@ -133,7 +134,17 @@ def common_ranges(ranges: Sequence[UidRange], others: Sequence[UidRange]) -> lis
 
 
 def since(tx: Tx, account_id: int, mailbox_id: int, mod_seq: int, *, limit: int) -> list[tuple[int, str]] | None:
-    """(kind, uids) of the mailbox's changes after `mod_seq`, oldest first; None when there are more than `limit`."""
+    """(kind, uids) of the mailbox's changes after `mod_seq`, oldest first; None when there are more than `limit`.
+
+    None, too, when the account has more than SCANNED_MAX: the key of the log begins with the number, not the mailbox.
+    Two statements.
+    """
+    far = tx.row(
+        "SELECT mod_seq FROM change WHERE account_id = ? AND mod_seq > ? ORDER BY mod_seq LIMIT 1 OFFSET ?",
+        (account_id, mod_seq, SCANNED_MAX),
+    )
+    if far is not None:
+        return None
     rows = tx.rows(
         "SELECT kind, uids FROM change WHERE account_id = ? AND mod_seq > ? AND mailbox_id = ?"
         " ORDER BY mod_seq, kind LIMIT ?",

@@ -181,10 +181,19 @@ def _insert_levels(tx: Tx, account_id: int, names: list[str], mod_seq: int, now:
         if child_id is None:
             _refuse_too_many(tx, account_id, len(names) - level)
             for missing in names[level:]:
-                parent_id = _insert(tx, account_id, parent_id, missing, None, mod_seq, now)
+                role = _free_role(tx, account_id, missing) if parent_id == ROOT else None
+                parent_id = _insert(tx, account_id, parent_id, missing, role, mod_seq, now)
             return parent_id
         parent_id = child_id
     return parent_id
+
+
+def _free_role(tx: Tx, account_id: int, name: str) -> str | None:
+    """What a mailbox of this name was made for, when it was removed: made again, it is that again."""
+    role = next((role for first, role in FIRST_MAILBOXES if first == name), None)
+    if role is None or tx.row("SELECT 1 FROM mailbox WHERE account_id = ? AND role = ?", (account_id, role)):
+        return None
+    return role
 
 
 def _refuse_too_many(tx: Tx, account_id: int, more: int) -> None:

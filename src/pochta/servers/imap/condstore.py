@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Final
 from pochta import clock
 from pochta.proto.imap import commands as c
 from pochta.proto.imap import encode
-from pochta.proto.imap.seqset import encode_ranges
 from pochta.proto.imap.view import Slice
-from pochta.servers.imap.selected import Selected, uid_ranges
+from pochta.servers.imap.selected import Selected, encode_many, uid_ranges
 from pochta.servers.pace import Pace
 from pochta.store import changes, placements
 from pochta.store.changes import UidRange
@@ -91,12 +90,15 @@ async def tell_step(
     )
     known = {uid: bits for part in snapshot.by_uid(ranges) for uid, bits in zip(part.uids, part.flags, strict=True)}
     lost = frozenset(failed)
+    # changed since SELECT: the client believes something else than the snapshot
+    untold = changes.common_ranges(ranges, selected.untold_ranges)
     lines: list[bytes] = []
     for uid, bits, mod_seq in rows:
         if uid not in known:
             continue
         seq = snapshot.seq_of(uid)
-        if believed is not None and uid not in lost and bits == known[uid] & believed[0] | believed[1]:
+        is_known = believed is not None and uid not in lost and bits == known[uid] & believed[0] | believed[1]
+        if is_known and not any(first <= uid <= last for first, last in untold):
             lines.append(b"* %d FETCH (UID %d MODSEQ (%d))\r\n" % (seq, uid, mod_seq))
         else:
             shown = await selected.flag_names(bits, is_recent=selected.is_recent(uid))
@@ -106,12 +108,12 @@ async def tell_step(
     return len(lines) == len(known)
 
 
-def store_answer(tag: bytes, numbers: Sequence[int], *, is_whole: bool) -> bytes:
+async def store_answer(tag: bytes, numbers: Sequence[int], *, is_whole: bool) -> bytes:
     """The tagged answer to a conditional STORE. `numbers`: of the messages that failed, rising.
 
     RFC 7162 §3.1.3: MODIFIED may come with NO, when messages are gone (Example 11).
     """
-    code = b"MODIFIED " + encode_ranges(numbers) if numbers else b""
+    code = b"MODIFIED " + await encode_many(numbers) if numbers else b""
     if not is_whole:
         return encode.tagged(tag, b"NO", "Some of the messages no longer exist", code=code or b"EXPUNGEISSUED")
     return encode.tagged(tag, b"OK", "Conditional STORE failed" if numbers else "STORE completed", code=code)

@@ -44,6 +44,7 @@ from pochta.store.store import Store
 
 FLUSH_BYTES: Final = 64 * 1024  # INV-7: output above that waits for the peer
 HELD_INPUT_BYTES: Final = 128 * 1024  # pipelined commands waiting for the one that runs
+HELD_BEFORE_SIGN_IN_BYTES: Final = 8 * 1024  # INV-7: what a stranger says while we look at the password
 NOOPS_A_TURN: Final = 4000  # 1 us each; a task gives the others their turn in between
 LOGIN_TIMEOUTS: Final = 5  # of `limits.login_timeout_s`, in all: a person who types at a terminal needs two or three
 BAD_COMMANDS_MAX: Final = (
@@ -192,6 +193,15 @@ class ImapConnection(Connection):
         if not self._is_pumping and not self.is_closing:
             self._say_signed_out()
 
+    def refuse_signed_out(self) -> None:
+        """For commands that send much: nothing more of it once the sign-in holds no more.
+
+        Raises:
+            Refusal: NO_PERMISSION; BYE follows the answer.
+        """
+        if self._is_signed_out:
+            raise Refusal(RefusalCode.NO_PERMISSION, "The account has changed")
+
     def _say_signed_out(self) -> None:
         # RFC 5530 §3: EXPIRED would tell that it was the password
         self.send(encode.untagged(b"BYE", "The account has changed; sign in again"))
@@ -205,7 +215,7 @@ class ImapConnection(Connection):
     def on_data(self, data: bytes) -> None:
         self.engine.receive_data(data)
         if self._is_pumping:
-            if self.engine.buffered_bytes > HELD_INPUT_BYTES:
+            if self.engine.buffered_bytes > (HELD_INPUT_BYTES if self.account_id else HELD_BEFORE_SIGN_IN_BYTES):
                 self.hold_input()
             return
         self._reset_deadline()
@@ -486,4 +496,4 @@ class ImapConnection(Connection):
         self.engine.is_authenticated = True
         self.set_deadline(self.context.idle_timeout_s)
         self.context.counters["logins"] += 1
-        log.event("imap.login", conn=self.id, account=account.address)
+        log.event("imap.login", conn=self.id, account=account.address, peer=self.peer_address)

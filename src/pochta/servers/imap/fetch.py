@@ -7,8 +7,10 @@ by one format; only other sections open the message (`sections`). No object and 
 
 from bisect import bisect_right
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from pochta.errors import TryLater
 from pochta.mime.core import INCOMPLETE, FieldSelection, select_fields
 from pochta.proto.imap import commands as c
 from pochta.proto.imap import encode
@@ -113,8 +115,7 @@ async def fetch(connection: "ImapConnection", tag: bytes, command: c.Fetch) -> N
         items = _with(items, FetchAttribute.FLAGS)  # no mod_seq without the flags that it stands for
         # What the client was not told of has a larger mod_seq than it was told, and so is in the answer
         if since is None or since <= selected.told_mod_seq:
-            for step in steps_of(parts, changes.UIDS_PER_STEP):
-                await selected.learn(step)
+            await selected.learn_all(ranges)
     missing = await _respond(connection, selected, ranges, items, since)
     await connection.sync(may_expunge=command.is_uid, with_uid=command.is_uid)
     if missing:
@@ -137,9 +138,16 @@ async def _set_seen(connection: "ImapConnection", selected: Selected, parts: lis
         return False
     # as the store has them: another session may have taken \Seen away without this one having been told
     now = await connection.context.views.current(selected.view)
-    unseen = [part for part in now.by_uid(uid_ranges(parts)) if any(not bits & flags.SEEN for bits in part.flags)]
-    for ranges in steps_of(unseen, changes.UIDS_PER_STEP):
-        await set_flags(connection, selected, ranges, FlagMode.ADD, flags.SEEN, ())
+    unseen: list[Slice] = []
+    pace = Pace()
+    for part in now.by_uid(uid_ranges(parts)):
+        if any(not bits & flags.SEEN for bits in part.flags):
+            unseen.append(part)
+        await pace.turn()
+    # TryLater: the disk is full; mail is read all the same, and stays unseen
+    with suppress(TryLater):
+        for ranges in steps_of(unseen, changes.UIDS_PER_STEP):
+            await set_flags(connection, selected, ranges, FlagMode.ADD, flags.SEEN, ())
     return bool(unseen)
 
 
@@ -270,6 +278,10 @@ async def _values(
         elif item is FetchAttribute.INTERNALDATE:
             at, zone_at = index["p.internal_date"], index["p.zone_minutes"]
             values.append([encode_internal_date(row[at], row[zone_at]) for row in rows])
+        elif item is FetchAttribute.MODSEQ and "p.flags" not in index:
+            # what changes while the answer is on its way has flags that are not in it: they are told by `sync`
+            at, told = index["p.mod_seq"], selected.told_mod_seq
+            values.append([min(row[at], told) for row in rows])
         else:
             at = index[_COLUMNS[item].sql[0]]
             values.append([row[at] for row in rows])

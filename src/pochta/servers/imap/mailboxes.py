@@ -258,7 +258,7 @@ async def lsub(connection: "ImapConnection", tag: bytes, command: c.Lsub) -> Non
             above = DELIMITER.join(levels[:depth])
             if above not in told and above not in subscribed and pattern.fullmatch(above):
                 told.add(above)
-                connection.send(encode.list_response(above, ["\\Noselect"], kind=b"LSUB"))
+                await connection.send_large(encode.list_response(above, ["\\Noselect"], kind=b"LSUB"))
     connection.send(encode.tagged(tag, b"OK", "LSUB completed"))
 
 

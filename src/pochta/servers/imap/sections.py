@@ -53,12 +53,17 @@ def _loaded(tx: Tx, blob_id: int) -> StoredBlob | Corrupt:
 async def send(
     connection: "ImapConnection", account_id: int, wanted: Sequence[Wanted], items: Sequence[FetchItem]
 ) -> bool:
-    """Send one response for each message that can be read; whether all could."""
+    """Send one response for each message that can be read; whether all could.
+
+    Raises:
+        Refusal: NO_PERMISSION, the sign-in holds no more.
+    """
     is_whole = True
     for batch in _batches(wanted):
         ids = tuple(one.blob_id for one in batch)
         stored = await connection.context.store.read(account_id, _read_blobs, ids)
         for one, blob in zip(batch, stored, strict=True):
+            connection.refuse_signed_out()
             damage = blob if isinstance(blob, Corrupt) else _damage(connection, blob)
             if isinstance(blob, Corrupt) or damage is not None:
                 log.event("imap.fetch.damaged", conn=connection.id, account=connection.address, detail=damage)

@@ -13,8 +13,10 @@ from typing import Final
 
 from pochta.errors import TryLater
 from pochta.proto.imap import encode
+from pochta.proto.imap.seqset import encode_ranges
 from pochta.proto.imap.view import Difference, Slice, Snapshot
 from pochta.servers.imap.views import View, Views
+from pochta.servers.pace import Pace
 from pochta.store import changes, flags, mailboxes, placements
 from pochta.store.changes import UidRange
 from pochta.store.mailboxes import Mailbox
@@ -22,7 +24,8 @@ from pochta.store.store import Store
 
 RENDERED_A_TURN: Final = 1000  # lines made before the loop has its turn (INV-12)
 COMPARED_INLINE_MAX: Final = 20_000  # messages, 0.2 us each
-NAMES_MAX: Final = 4096  # sets of flags whose names a session keeps; a mailbox in use has some dozens
+NAMES_MAX_BYTES: Final = 64 * 1024  # of names of sets of flags a session keeps; a mailbox in use has some dozens
+NAME_BYTES: Final = 150  # of a dictionary's entry besides the names
 MOD_SEQS_A_READ: Final = 100  # uids whose mod_seqs are read at once, for a client that knows mod-sequences: 1 ms
 RANGES_A_STEP: Final = 128  # of one step of the lane: two to five statements each, 1-5 ms
 
@@ -64,6 +67,7 @@ class Selected:
     __slots__ = (
         "_is_held_back",
         "_names",
+        "_names_bytes",
         "_recent",
         "_snapshot",
         "_store",
@@ -95,6 +99,7 @@ class Selected:
         self._untold: list[UidRange] = []  # flags changed between SELECT and the first use of the snapshot
         self._recent: list[UidRange] = []
         self._names: dict[int, bytes] = {}
+        self._names_bytes = 0
         self._told_keywords: Mapping[int, str] = {}
         self._is_held_back = False  # a client that knows mod-sequences has changes of flags, but not a removal before
 
@@ -152,6 +157,11 @@ class Selected:
             return await self._store.read(self.account_id, placements.count, *args)
         snapshot = await self.snapshot()
         return sum(len(part.uids) for part in snapshot.by_uid(self._recent))
+
+    @property
+    def untold_ranges(self) -> Sequence[UidRange]:
+        """The uids whose flags in the snapshot are newer than what the client was told."""
+        return self._untold
 
     @property
     def recent_ranges(self) -> Sequence[UidRange]:
@@ -263,8 +273,10 @@ class Selected:
             names += ["\\Recent"] if is_recent else []
             names += [name for bit, name in known.items() if bits & bit]
             shown = " ".join(names).encode("ascii")
-            if len(self._names) >= NAMES_MAX:
+            self._names_bytes += NAME_BYTES + len(shown)
+            if self._names_bytes > NAMES_MAX_BYTES:  # with 58 long keywords a set takes 6 KiB
                 self._names.clear()
+                self._names_bytes = NAME_BYTES + len(shown)
             self._names[key] = shown
         return shown
 
@@ -302,6 +314,25 @@ class Selected:
         rows = {uid: bits for part in new.by_uid(ranges) for uid, bits in zip(part.uids, part.flags, strict=True)}
         return self._merged(old, ranges, rows)
 
+    async def learn_all(self, ranges: Sequence[UidRange]) -> None:
+        """As `learn`, for any number of messages: costs a step for each that has changed, and for each chunk."""
+        old = await self.snapshot()
+        new = await self._views.current(self.view)
+        if new is old:
+            return
+        self._untold = _without(self._untold, ranges)
+        removed, changed, added = await _difference(old, new)
+        rows: dict[int, int] = {}
+        pace = Pace()
+        for block in changed:
+            rows.update(block)
+            await pace.turn()
+        may_share = not (removed or added or self._untold)
+        if len(rows) > COMPARED_INLINE_MAX:
+            self._snapshot = await asyncio.to_thread(_taken_over, old, new, ranges, rows, may_share)
+        else:
+            self._snapshot = _taken_over(old, new, ranges, rows, may_share)
+
     def _merged(self, old: Snapshot, ranges: Sequence[UidRange], rows: Mapping[int, int]) -> Snapshot:
         merged = [
             (uid, rows.get(uid, bits))
@@ -325,15 +356,39 @@ async def _difference(old: Snapshot, new: Snapshot) -> Difference:
     return old.difference(new)
 
 
+def _taken_over(
+    old: Snapshot, new: Snapshot, ranges: Sequence[UidRange], rows: Mapping[int, int], may_share: bool
+) -> Snapshot:
+    """The old snapshot with the changed flags, `rows`, that lie in `ranges`; `new` itself when nothing else is new."""
+    stale = changes.ranges_of(sorted(rows))
+    named = changes.common_ranges(ranges, stale)
+    if may_share and named == stale:
+        return new  # the chunks, and what was rendered of them, are shared with the view again
+    fresh = [(uid, rows[uid]) for first, last in named for uid in range(first, last + 1)]
+    return old.refreshed(named, fresh, old.mod_seq)
+
+
+async def encode_many(numbers: Sequence[int]) -> bytes:
+    """`encode_ranges`, of very many in a thread (INV-12)."""
+    if len(numbers) > COMPARED_INLINE_MAX:
+        return await asyncio.to_thread(encode_ranges, numbers)
+    return encode_ranges(numbers)
+
+
 def _without(ranges: Sequence[UidRange], cut: Sequence[UidRange]) -> list[UidRange]:
     """The uids of `ranges` that are not in `cut`; both rise without overlap."""
     left: list[UidRange] = []
+    at = 0
     for first, last in ranges:
-        for low, high in cut:
-            if high >= first and low <= last:
-                if low > first:
-                    left.append((first, low - 1))
-                first = high + 1
+        while at < len(cut) and cut[at][1] < first:
+            at += 1
+        for index in range(at, len(cut)):
+            low, high = cut[index]
+            if low > last:
+                break
+            if low > first:
+                left.append((first, low - 1))
+            first = high + 1
         if first <= last:
             left.append((first, last))
     return left

@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 
 from pochta.errors import Refusal, RefusalCode
 from pochta.proto.imap.view import Snapshot
+from pochta.servers.pace import Pace
 from pochta.store import changes, flags, placements
 from pochta.store.changes import UidRange
 from pochta.store.messages import UID_LIMIT
@@ -23,6 +24,7 @@ CHANGES_MAX_ROWS: Final = 1000  # more changes than that: reading the whole mail
 CHANGES_MAX_CHARS: Final = 64 * 1024  # of their uids as text: 10 000 ranges, decoded and merged in 5 ms
 RANGES_A_STEP: Final = 200  # read at once: 1-2 ms
 INLINE_MAX_UIDS: Final = 400  # read on the spot; more goes in slices
+RESTORED_INLINE_MAX: Final = 2000  # removed messages put back into a snapshot, 2 us each
 MESSAGE_BYTES: Final = 12 + 2 * 44  # two arrays, and up to two renderings (messages.RENDERINGS_PER_CHUNK)
 VIEWS_MAX: Final = 20_000  # two for each of the default number of connections; about 0.5 KiB each without snapshot
 
@@ -63,12 +65,16 @@ def _read_mod_seq(tx: Tx, account_id: int, mailbox_id: int) -> int:
 
 def _read_news(tx: Tx, account_id: int, mailbox_id: int, since: int) -> _News:
     mod_seq = _read_mod_seq(tx, account_id, mailbox_id)
-    floor = tx.row("SELECT log_floor_mod_seq FROM account WHERE id = ?", (account_id,))
     rows = _few_changes(tx, account_id, mailbox_id, since)
-    if rows is None or floor is None or floor[0] > since:
+    if rows is None or not _reaches_back(tx, account_id, since):
         return _News(mod_seq, None)
     ranges = [one for kind, uids in rows if kind != changes.Kind.MAILBOX for one in changes.decode_ranges(uids)]
     return _News(mod_seq, changes.merge_ranges(ranges))
+
+
+def _reaches_back(tx: Tx, account_id: int, since: int) -> bool:
+    floor = tx.row("SELECT log_floor_mod_seq FROM account WHERE id = ?", (account_id,))
+    return floor is not None and floor[0] <= since
 
 
 def _few_changes(tx: Tx, account_id: int, mailbox_id: int, since: int) -> list[tuple[int, str]] | None:
@@ -88,22 +94,38 @@ def _read_small_news(
     return news, rows
 
 
-def _read_removed(tx: Tx, account_id: int, mailbox_id: int, since: int, uid_next: int) -> list[tuple[int, int]]:
-    rows = tx.rows(
-        "SELECT uid, flags FROM removed WHERE account_id = ? AND mailbox_id = ? AND mod_seq > ? AND uid < ?"
-        " ORDER BY uid",
-        (account_id, mailbox_id, since, uid_next),
-    )
-    return [(uid, bits) for uid, bits in rows]
+def _read_removed(
+    tx: Tx, account_id: int, mailbox_id: int, since: int, ranges: Sequence[UidRange]
+) -> list[tuple[int, int]]:
+    rows: list[tuple[int, int]] = []
+    for first, last in ranges:
+        rows += [
+            (uid, bits)
+            for uid, bits in tx.rows(
+                "SELECT uid, flags FROM removed WHERE account_id = ? AND mailbox_id = ? AND uid BETWEEN ? AND ?"
+                " AND mod_seq > ? ORDER BY uid",
+                (account_id, mailbox_id, first, last, since),
+            )
+        ]
+    return rows
 
 
-def _read_flag_changes(tx: Tx, account_id: int, mailbox_id: int, since: int, uid_next: int) -> list[UidRange]:
-    """The uids below `uid_next` whose flags have changed; all of them when there were too many changes."""
+def _read_changed(tx: Tx, account_id: int, mailbox_id: int, since: int, uid_next: int) -> list[list[UidRange]]:
+    """The uids below `uid_next` that were removed, and those with other flags; all when there were too many changes."""
     rows = _few_changes(tx, account_id, mailbox_id, since)
-    if rows is None:
-        return [(1, uid_next - 1)]
-    ranges = [one for kind, uids in rows if kind == changes.Kind.FLAGS for one in changes.decode_ranges(uids)]
-    return [(first, min(last, uid_next - 1)) for first, last in changes.merge_ranges(ranges) if first < uid_next]
+    if rows is None or not _reaches_back(tx, account_id, since):
+        return [[(1, uid_next - 1)], [(1, uid_next - 1)]]
+    found: list[list[UidRange]] = []
+    for wanted in (changes.Kind.REMOVED, changes.Kind.FLAGS):
+        ranges = changes.merge_ranges(
+            one for kind, uids in rows if kind == wanted for one in changes.decode_ranges(uids)
+        )
+        found.append([(first, min(last, uid_next - 1)) for first, last in ranges if first < uid_next])
+    return found
+
+
+def _with_rows(snapshot: Snapshot, rows: Sequence[tuple[int, int]], mod_seq: int) -> Snapshot:
+    return snapshot.refreshed(changes.ranges_of([row[0] for row in rows]), rows, mod_seq)
 
 
 def _steps(ranges: Sequence[UidRange]) -> Iterator[list[UidRange]]:
@@ -191,10 +213,16 @@ class Views:
         if now.mod_seq == mod_seq:
             return now, []
         args = (view.account_id, view.mailbox_id, mod_seq)
-        back = await self._store.read(view.account_id, _read_removed, *args, uid_next)
-        untold = await self._store.read(view.account_id, _read_flag_changes, *args, uid_next)
+        removed, untold = await self._store.read(view.account_id, _read_changed, *args, uid_next)
+        back: list[tuple[int, int]] = []
+        pace = Pace()
+        for part in _steps(removed):
+            back += await self._store.read(view.account_id, _read_removed, *args, part)
+            await pace.turn()
         then = now.refreshed([(uid_next, UID_LIMIT)], [], mod_seq)
-        return then.refreshed([(uid, uid) for uid, _ in back], back, mod_seq), untold
+        if len(back) > RESTORED_INLINE_MAX:
+            return await asyncio.to_thread(_with_rows, then, back, mod_seq), untold
+        return _with_rows(then, back, mod_seq), untold
 
     async def _load(self, view: View) -> Snapshot:
         uids, bits = array("I"), array("q")
