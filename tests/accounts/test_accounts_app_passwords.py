@@ -205,6 +205,42 @@ def test_scope(door: Door, events: list[str], wall: HeldWall, scope: str, opens:
     assert door.enter("secret", Service.SMTP)
 
 
+def test_app_password_of_another_scope_is_no_guess(
+    door: Door, wall: HeldWall, checks: list[str], events: list[str]
+) -> None:
+    shown = door.app_password(scope="imap")
+    spellings = [shown, shown.upper(), shown.replace("-", ""), shown.replace("-", " "), shown.title(), f" {shown}"]
+    for typed in (*spellings, f"{shown} ", shown):
+        with pytest.raises(Refusal) as caught:
+            door.accounts.run(
+                door.authenticator.verify("anna@example.org", Secret(typed), service=Service.SMTP, peer=PEER)
+            )
+        assert (caught.value.code, caught.value.text) == (RefusalCode.AUTH_FAILED, "authentication failed")
+    assert len(checks) == 7  # as long as for a wrong one; the last was a repetition
+    for _ in range(BY_NAME.free + 1):
+        with pytest.raises(Refusal):
+            door.scram(shown)
+    line = f"auth.failed address=anna@example.org peer={PEER} service=smtp"
+    said = [one.split(" ", 1)[1] for one in events]
+    assert said[:7] == [f"{line} reason=scope\n"] * 7
+    assert said[7] == f"{line} repeated=yes reason=scope\n"
+    assert said[8:] == [f"{line} reason=scope\n"] * (BY_NAME.free + 1)
+    assert door.enter(shown, Service.IMAP)
+    door.accounts.run(door.authenticator.throttle.flush())
+    assert door.accounts.read(query, "SELECT * FROM sign_in_failure") == []
+
+
+def test_app_password_of_another_scope_is_put_off_as_any(door: Door, wall: HeldWall, events: list[str]) -> None:
+    shown = door.app_password(scope="imap")
+    for number in range(BY_NAME.free + 1):
+        assert not door.enter(f"guess {number}", Service.SMTP)
+    for service in Service:
+        with pytest.raises(TryLater):
+            door.enter(shown, service)
+        with pytest.raises(TryLater):
+            door.scram(shown, service)
+
+
 def test_scope_when_services_ask_at_once(door: Door, events: list[str]) -> None:
     shown = Secret(door.app_password(scope="imap"))
 

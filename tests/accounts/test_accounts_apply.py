@@ -81,6 +81,8 @@ def test_second_run_changes_nothing(accounts: Accounts) -> None:
         ('"2G"', '"none"', ["~ account Anna@example.org: quota none"]),
         ('"2G"', "0", ["~ account Anna@example.org: quota none"]),
         ('quota = "2G"\n', "", []),
+        ('quota = "2G"\n', 'quota = "2G"\nenabled = true\n', []),
+        ('quota = "2G"\n', 'quota = "2G"\nenabled = false\n', ["~ account Anna@example.org: disabled"]),
         ('catch_all = "anna@example.org"', "", []),
         ('catch_all = "anna@example.org"', 'catch_all = "none"', ["~ domain example.org: catch-all none"]),
         (
@@ -102,6 +104,16 @@ def test_one_thing_changed(accounts: Accounts, old: str, new: str, lines: list[s
     text = text.replace(old, new)
     assert applied(accounts, text) == lines
     assert applied(accounts, text) == []
+
+
+def test_enabled_is_kept_where_the_file_does_not_say(accounts: Accounts) -> None:
+    disabled = FILE.replace('quota = "2G"', "enabled = false")
+    assert "+ account Anna@example.org, disabled" in applied(accounts, disabled)
+    assert [one.is_enabled for one in accounts.read(apply.known).accounts.values()] == [False, True]
+    assert applied(accounts, FILE.replace('quota = "2G"', "")) == []
+    assert applied(accounts, disabled) == []
+    assert applied(accounts, FILE.replace('quota = "2G"', "enabled = true")) == ["~ account Anna@example.org: enabled"]
+    assert all(one.is_enabled for one in accounts.read(apply.known).accounts.values())
 
 
 def test_nothing_is_removed_without_prune(accounts: Accounts) -> None:
@@ -163,6 +175,10 @@ ANNA = '[[account]]\naddress = "anna@example.org"\npassword = "x"\n'
         (ANNA.replace('"x"', '""'), "mail.toml: account 1: password: a password cannot be empty"),
         (ANNA.replace('password = "x"', 'password_hash = "x"'), "mail.toml: account 1: password_hash: not a password"),
         (ANNA + 'quota = "lots"', 'mail.toml: account 1: quota: "lots" is not a size; write it as 500M, 2G or none'),
+        (
+            ANNA + 'enabled = "no"',
+            "mail.toml: account 1: enabled: neither true nor false; write enabled = false, without",
+        ),
         (ANNA + "quota = -1", 'mail.toml: account 1: quota: "-1" is not a size; '),
         (ANNA + "quota = true", 'mail.toml: account 1: quota: not a text; write it in quotes, quota = "…"'),
         ('[[alias]]\naddress = "a@example.org"', "mail.toml: alias 1: targets: not a list of addresses; write it as"),

@@ -4,7 +4,7 @@ import pytest
 from accounts_harness import HeldClock
 
 from pochta.accounts import remembered
-from pochta.accounts.remembered import EVERYTHING, Remembered, Wrong
+from pochta.accounts.remembered import EVERYTHING, Question, Remembered, Wrong
 
 
 def test_scope_is_remembered_with_the_password(held: HeldClock) -> None:
@@ -35,28 +35,30 @@ def test_second_check_does_not_lengthen_the_hour(held: HeldClock) -> None:
     assert not memory.allows(b"x", "imap")
 
 
-def test_wrong_password_is_of_one_peer_and_service(held: HeldClock) -> None:
+def test_wrong_password_is_of_one_name_service_and_peer(held: HeldClock) -> None:
     memory = Wrong()
-    memory.add(b"x", "imap", "192.0.2.1")
+    memory.add(Question(b"x", "anna", "imap"), "192.0.2.1", "scope")
     asked = (
-        (b"x", "imap", "192.0.2.1"),
-        (b"x", "smtp", "192.0.2.1"),
-        (b"x", "imap", "192.0.2.2"),
-        (b"y", "imap", "192.0.2.1"),
+        (Question(b"x", "anna", "imap"), "192.0.2.1"),
+        (Question(b"x", "anna", "smtp"), "192.0.2.1"),
+        (Question(b"x", "anna", "imap"), "192.0.2.2"),
+        (Question(b"x", "Anna", "imap"), "192.0.2.1"),
+        (Question(b"y", "anna", "imap"), "192.0.2.1"),
     )
-    assert [memory.has(*one) for one in asked] == [True, False, False, False]
+    assert [memory.reason(*one) for one in asked] == ["scope", None, None, None, None]
     for _ in range(3):
         held.at += remembered.WRONG_S - 1
-        assert memory.has(*asked[0])  # as long as it is given again
+        assert memory.reason(*asked[0]) == "scope"  # as long as it is given again
     held.at += remembered.WRONG_S
-    assert not memory.has(*asked[0])
+    assert memory.reason(*asked[0]) is None
 
 
 def test_least_used_wrong_password_is_forgotten_first(held: HeldClock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remembered, "WRONG_LIMIT", 2)
     memory = Wrong()
-    memory.add(b"1", "imap", "x")
-    memory.add(b"2", "imap", "x")
-    assert memory.has(b"1", "imap", "x")
-    memory.add(b"3", "imap", "x")
-    assert [memory.has(digest, "imap", "x") for digest in (b"1", b"2", b"3")] == [True, False, True]
+    one, two, three = (Question(digest, "anna", "imap") for digest in (b"1", b"2", b"3"))
+    memory.add(one, "x", "")
+    memory.add(two, "x", "")
+    assert memory.reason(one, "x") == ""
+    memory.add(three, "x", "")
+    assert [memory.reason(question, "x") for question in (one, two, three)] == ["", None, ""]

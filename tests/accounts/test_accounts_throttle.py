@@ -1,7 +1,8 @@
 """Guessing: what it costs, who is spared, what the workers share, and that nothing grows without bound."""
 
 import asyncio
-from collections.abc import Iterator
+import threading
+from collections.abc import Awaitable, Iterator
 
 import pytest
 from accounts_harness import CHEAP, NOW, Accounts, HeldClock, HeldWall
@@ -240,22 +241,195 @@ def test_same_password_on_many_names(door: Door, wall: HeldWall, events: list[st
     assert door.wait_s("user-y@example.org") == 2
 
 
-def test_remembered_password_is_never_put_off(door: Door, events: list[str], checks: list[str]) -> None:
+@pytest.mark.parametrize("name", ["anna@example.org", "ANNA@example.org"])
+def test_remembered_password_is_good_only_for_where_it_came_from(
+    door: Door, wall: HeldWall, events: list[str], checks: list[str], name: str
+) -> None:
     assert door.enter("anna@example.org", "secret", ELSEWHERE) == IN
-    door.fail(1000)
+    door.fail(BY_NAME.free + 3)
+    for peer in (PEER, NEIGHBOUR):
+        assert door.enter(name, "secret", peer) == LATER
+    assert door.enter(name, "secret", ELSEWHERE) == IN
+    assert len(checks) == 1
+    door.flush()
+    places = "SELECT address FROM sign_in_success ORDER BY address"
+    assert door.accounts.read(query, places) == [(f"{ELSEWHERE}/32",)]  # who was put off is not trusted
+    wall.at += 4
+    assert door.enter(name, "secret", PEER) == IN
+    assert len(checks) == 2
+
+
+def test_remembered_password_follows_a_telephone_within_its_network(
+    door: Door, events: list[str], checks: list[str]
+) -> None:
+    peers = ["2001:db8:1:2345::1", "2001:db8:1:2345:aaaa::2", "2001:db8:1:2346::1"]
+    assert [door.enter("anna@example.org", "secret", peer) for peer in peers] == [IN] * 3
+    assert len(checks) == 2
+
+
+def test_addresses_share_neither_memory_nor_checks(door: Door, events: list[str], checks: list[str]) -> None:
+    for peer in (PEER, ELSEWHERE):
+        assert door.enter("anna@example.org", "secret", peer) == IN
+    door.flush()
+    other = Door(door.accounts)  # both are trusted, and nothing is remembered
+    del checks[:]
+    assert other.enter("anna@example.org", "secret", PEER) == IN
+    assert other.enter("anna@example.org", "secret", ELSEWHERE) == IN
+    assert len(checks) == 2
+    other.close()
+    third = Door(door.accounts)
+    del checks[:]
+
+    async def at_once() -> list[str]:
+        verify = third.authenticator.verify
+        peers = (PEER, ELSEWHERE, PEER, ELSEWHERE)
+        return await asyncio.gather(
+            *(_outcome(verify("anna", Secret("secret"), service=Service.IMAP, peer=peer)) for peer in peers)
+        )
+
+    assert third.accounts.run(at_once()) == [IN] * 4
+    assert len(checks) == 2
+    third.close()
+
+
+def test_guessing_beside_the_owner_is_bounded_although_the_password_is_remembered(
+    door: Door, wall: HeldWall, events: list[str], checks: list[str]
+) -> None:
     assert door.enter("anna@example.org", "secret") == IN
+    said = [door.guess() for _ in range(BY_TRUSTED.free + 1)]
+    assert said == [WRONG] * len(said)
+    for wait_s in (1, 2, 4, 8, 8):
+        assert [door.enter("anna@example.org", "secret") for _ in range(20)] == [LATER] * 20
+        assert [door.guess() for _ in range(20)] == [LATER] * 20
+        assert door.wait_s() == wait_s
+        wall.at += wait_s
+        assert door.guess() == WRONG
+    wall.at += BY_TRUSTED.delay_max_s
+    assert door.enter("anna@example.org", "secret") == IN
+    assert len(checks) == 1 + BY_TRUSTED.free + 1 + 5
+
+
+def test_address_is_trusted_before_it_is_written(door: Door, events: list[str]) -> None:
+    assert door.enter("anna@example.org", "secret") == IN
+    assert [door.guess() for _ in range(BY_NAME.free + 5)] == [WRONG] * (BY_NAME.free + 5)
+    assert door.enter("anna@example.org", "secret") == IN
+
+
+class _Gate:
+    """Holds every check until it is opened."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.count = 0
+        self.opened = threading.Event()
+        monkeypatch.setattr(passwords, "verify_password", self._verify)
+
+    def _verify(self, credential: str, password: Secret) -> bool:
+        self.count += 1
+        assert self.opened.wait(10)
+        return password.reveal() == "secret"
+
+
+async def _outcome(verify: Awaitable[object]) -> str:
+    try:
+        await verify
+    except Refusal:
+        return WRONG
+    except TryLater:
+        return LATER
+    return IN
+
+
+def test_nobody_joins_a_check_while_he_has_to_wait(
+    door: Door, events: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    door.guess(peer=ELSEWHERE)  # the server's secret is made
+    gate = _Gate(monkeypatch)
+
+    async def work() -> list[str]:
+        def enter() -> asyncio.Task[str]:
+            verify = door.authenticator.verify("anna@example.org", Secret("secret"), service=Service.IMAP, peer=PEER)
+            return asyncio.create_task(_outcome(verify))
+
+        first = [enter() for _ in range(3)]
+        await asyncio.sleep(0)
+        who = throttle.asker(await door.authenticator._server_secret(), "", "anna@example.org", Service.IMAP, PEER)
+        door.authenticator.throttle._add_failure(((who.who, who.network), BY_NAME), BY_NAME.free + 1, NOW)
+        late = await enter()
+        gate.opened.set()
+        return [late, *await asyncio.gather(*first)]
+
+    assert door.accounts.run(work()) == [LATER, IN, IN, IN]
+    assert gate.count == 1
+
+
+def test_connections_of_one_program_do_not_stand_in_their_own_way(
+    door: Door, events: list[str], checks: list[str]
+) -> None:
+    door.fail(BY_NAME.free - 1)
+
+    async def five() -> list[str]:
+        verify = door.authenticator.verify
+        return await asyncio.gather(
+            *(_outcome(verify("anna", Secret("secret"), service=Service.IMAP, peer=PEER)) for _ in range(5))
+        )
+
+    door.fail(BY_NAME.free - 1, "anna")
+    assert door.accounts.run(five()) == [IN] * 5
     assert len(checks) == 1
 
 
-def test_sign_in_by_a_remembered_password_makes_its_address_known(
-    door: Door, held: HeldClock, events: list[str]
+def test_remembered_password_is_not_looked_at_beside_as_many_guesses_as_are_free(
+    door: Door, events: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert door.enter("anna@example.org", "secret", ELSEWHERE) == IN
-    assert door.enter("anna@example.org", "secret", PEER) == IN
-    door.flush()
-    held.at += 86400
-    door.fail(1000)
-    assert door.enter("anna@example.org", "secret", PEER) == IN
+    """Else each miss would be put off and cost nothing, and the hit would come in."""
+    assert door.enter("anna@example.org", "secret") == IN
+    gate = _Gate(monkeypatch)
+
+    async def work() -> list[str]:
+        def enter(password: str) -> asyncio.Task[str]:
+            verify = door.authenticator.verify("anna@example.org", Secret(password), service=Service.IMAP, peer=PEER)
+            return asyncio.create_task(_outcome(verify))
+
+        guesses = [enter(f"guess {number}") for number in range(BY_TRUSTED.free)]
+        await asyncio.sleep(0)
+        hit = await enter("secret")
+        gate.opened.set()
+        return [hit, *await asyncio.gather(*guesses)]
+
+    assert door.accounts.run(work()) == [LATER] + [WRONG] * BY_TRUSTED.free
+
+
+def test_full_queue_makes_no_guess_free_where_passwords_are_remembered(
+    door: Door, events: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert door.enter("anna@example.org", "secret") == IN
+    monkeypatch.setattr(door.authenticator, "_capacity", 0)
+    assert door.enter("anna@example.org", "secret") == IN
+    assert [door.guess() for _ in range(BY_TRUSTED.free + 2)] == [LATER] * (BY_TRUSTED.free + 2)
+    assert door.wait_s() == 1
+    # Elsewhere nothing was remembered, so nothing was looked at.
+    assert [door.guess(peer=ELSEWHERE) for _ in range(BY_NAME.free + 2)] == [LATER] * (BY_NAME.free + 2)
+    monkeypatch.undo()
+    assert door.guess(peer=ELSEWHERE) == WRONG
+
+
+def test_second_name_of_an_account_tells_nothing_by_the_work(door: Door, checks: list[str], events: list[str]) -> None:
+    for name in ("anna", "nobody"):
+        del checks[:]
+        for spelling in (f"{name}@example.org", name):
+            assert door.enter(spelling, "a guess") == WRONG
+        assert len(checks) == 2
+
+
+@pytest.mark.parametrize(
+    ("past_free", "text"),
+    [(1, "1 second"), (3, "4 seconds"), (7, "64 seconds"), (8, "3 minutes"), (9, "5 minutes")],
+)
+@pytest.mark.parametrize("name", ["anna@example.org", "nobody@example.org"])
+def test_how_long_to_wait_is_said(door: Door, events: list[str], name: str, past_free: int, text: str) -> None:
+    door.fail(BY_NAME.free + past_free, name)
+    with pytest.raises(TryLater, match=rf"^too many failed sign-ins; try again in {text}$"):
+        door.accounts.run(door.authenticator.verify(name, Secret("x"), service=Service.IMAP, peer=PEER))
 
 
 def test_old_password_given_again_and_again_is_one_failure(
@@ -324,7 +498,7 @@ def test_guess_whose_connection_is_gone_counts(door: Door, events: list[str]) ->
         task = asyncio.create_task(verify)
         await asyncio.sleep(0)
         task.cancel()
-        await asyncio.wait(door.authenticator._checking.values())
+        await asyncio.wait([check.future for check in door.authenticator._checking.values()])
         await asyncio.sleep(0)  # what ends it
 
     for number in range(BY_NAME.free + 1):

@@ -1,16 +1,18 @@
 """Signing in: with a password, an app password, or SCRAM.
 
-Theory of operation. Each sign-in reads one row: the account that the user name means now, with its credential and the
-credential's generation. A keyed hash over account, generation and password is looked up among the verified ones; a hit
-ends there, without a wait. Otherwise the throttle is asked (`throttle.py`); then a password that looks like an app
-password is looked up by its digest, and any other is checked in one of two threads. Sign-ins that ask the same question
-at the same time share one check (a mail program opens five connections at once). A changed password, a removed app
-password, a disabled or removed account raise the generation or hide the row, so nothing has to be told to forget.
+Theory of operation. Each sign-in reads on one snapshot what the user name means now (the account with its credential
+and the credential's generation), what the throttle has to know, and the app password that was given, if it is one. The
+throttle comes first (`throttle.py`): while somebody has to wait, nothing is looked at. Then a keyed hash over account,
+generation, address and password is looked up among the verified ones, and a hit ends there. So a password that the
+owner gave lately is a short way for the address it was given from; from any other it goes the whole way: an app
+password was found by its digest, any other is checked in one of two threads. Sign-ins that ask the same question at the
+same time share one check (a mail program opens five connections at once). A changed password, a removed app password, a
+disabled or removed account raise the generation or hide the row, so nothing has to be told to forget.
 
-Invariants: an unknown name takes the same way and time as a wrong password (a hash of our own cost is checked, a SCRAM
-proof held against as many keys) and gets the same answer; what is remembered is neither password nor hash, but a digest
-under a key of this process; all bounds are named. Imported hashes of another cost than ours can be told apart by time
-until their password is set anew.
+Invariants: nobody comes in while he has to wait. An unknown name takes the same way and time as a wrong password (a
+hash of our own cost is checked, a SCRAM proof held against as many keys) and gets the same answer. What is remembered
+is neither password nor hash, but a digest under a key of this process. All bounds are named. Imported hashes of another
+cost than ours can be told apart by time until their password is set anew.
 
 A user name is `local@domain`, in any spelling of the address; no alias and no `+detail`. Without domain it means the
 only account of the server that has this local part; where several have it, none is meant.
@@ -19,18 +21,17 @@ only account of the server that has this local part; where several have it, none
 import asyncio
 import hmac
 from binascii import b2a_base64
-from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple
 
 from pochta import clock, log
 from pochta.accounts import app_passwords, passwords, scram, throttle
-from pochta.accounts.remembered import EVERYTHING, Remembered, Wrong
+from pochta.accounts.remembered import EVERYTHING, Question, Remembered, Wrong
 from pochta.accounts.scram import ScramSignIn
-from pochta.accounts.throttle import Attempt, Throttle
+from pochta.accounts.throttle import Asker, Attempt, Throttle
 from pochta.errors import Refusal, RefusalCode, TryLater
 from pochta.log import Secret
 from pochta.proto.address import AddressError, address_key, fold_local_part
@@ -53,7 +54,8 @@ SECRET_BYTES: Final = 32
 _NONCE_BYTES: Final = 18  # 24 characters in base64, as in the examples of RFC 7677
 _NO_ACCOUNT: Final = 0
 
-T = TypeVar("T")
+OTHER_SCOPE: Final = "scope"  # `reason` of `auth.failed`: an app password of the account, for something else
+_NO_REASON: Final = ""
 
 
 class Service(StrEnum):
@@ -96,18 +98,11 @@ def asked(username: str) -> Asked:
     return Asked(f"{local_part}@{domain}", local_part, domain)
 
 
-class _Inquiry(NamedTuple):
-    """One sign-in: what was asked for, by whom, and the account that is meant."""
+class _Check(NamedTuple):
+    """A check of a password under way, and the reason to be logged if it turns out wrong."""
 
-    username: str
-    asked: Asked
-    found: SignIn | None
-    service: Service
-    peer: str
-
-    @property
-    def account_id(self) -> int:
-        return _NO_ACCOUNT if self.found is None else self.found.account_id
+    future: "asyncio.Future[bool]"
+    reason: str
 
 
 class Authenticator:
@@ -122,7 +117,7 @@ class Authenticator:
         self._secret = b""
         self._remembered = Remembered()
         self._wrong = Wrong()
-        self._checking: dict[tuple[bytes, Service], asyncio.Future[bool]] = {}
+        self._checking: dict[Question, _Check] = {}
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="auth")
         self._dummy = passwords.hash_password(Secret(clock.token_hex(SECRET_BYTES)), cost)
         self.throttle = Throttle(store)
@@ -132,13 +127,6 @@ class Authenticator:
         self._threads.shutdown(wait=False, cancel_futures=True)
         self.throttle.close()
 
-    def verify_remembered(self, username: str, password: Secret, *, service: Service) -> AuthenticatedAccount | None:
-        """The account, when this password was verified lately; None says nothing: ask `verify`. Never waits."""
-        found = _without_wait(self._find(asked(username)))
-        if found is None or not self._remembered.allows(self._digest(found, username, password), service):
-            return None
-        return _account(found)
-
     async def verify(self, username: str, password: Secret, *, service: Service, peer: str) -> AuthenticatedAccount:
         """The account that `username` and `password` (its own, or an app password for the service) belong to.
 
@@ -147,18 +135,35 @@ class Authenticator:
             TryLater: too many failures, by this name or from this network; or too many checks wait already.
         """
         name = asked(username)
-        found = await self._find(name)
-        digest = self._digest(found, username, password)
-        if found is not None and self._remembered.allows(digest, service):
+        asker = await self._asker(name, username, service, peer)
+        letters = app_passwords.letters_of(password)
+        sought = "" if letters is None else app_passwords.digest(letters)
+        found, standing, match = await self._store.read(
+            0, _facts, name, asker.who, asker.network, asker.address, sought, int(clock.now_s())
+        )
+        digest = self._digest(found, asker.address, password)
+        question = Question(digest, asker.who, service)
+        check = self._checking.get(question)
+        attempt = self.throttle.admit(asker, standing, account_id=_id(found), joins=check is not None)
+        # No await until the look is done: leave is for one.
+        if found is not None and attempt.is_trusted and self._remembered.allows(digest, service):
             self.throttle.note_success(found.account_id, peer)
             return _account(found)
-        inquiry = _Inquiry(username, name, found, service, peer)
-        if self._wrong.has(digest, service, peer):
-            raise _failed(inquiry, is_repeated=True)
-        scope = await self._check(inquiry, digest, password)
-        if found is None or scope is None:
-            self._wrong.add(digest, service, peer)
-            raise _failed(inquiry)
+        if (reason := self._wrong.reason(question, peer)) is not None:
+            raise _failed(asker, reason, is_repeated=True)
+        if found is not None and match is not None and app_passwords.covers(match.scope, service):
+            self.throttle.note_use(found.account_id, match.id, match.used_at)
+            return self._accept(found, digest, match.scope, peer)
+        if check is None:
+            check = self._begin_check(question, found, password, attempt, _NO_REASON if match is None else OTHER_SCOPE)
+        # Shielded: the check may have others that wait for it. With its last waiter gone it still ends, and counts.
+        is_right = await asyncio.shield(check.future)
+        if found is None or not is_right:
+            self._wrong.add(question, peer, check.reason)
+            raise _failed(asker, check.reason)
+        return self._accept(found, digest, EVERYTHING, peer)
+
+    def _accept(self, found: SignIn, digest: bytes, scope: str, peer: str) -> AuthenticatedAccount:
         self._remembered.add(digest, scope)
         self.throttle.note_success(found.account_id, peer)
         return _account(found)
@@ -189,31 +194,24 @@ class Authenticator:
         self, username: str, service: Service, peer: str, exchange: ServerExchange
     ) -> tuple[AuthenticatedAccount, bytes]:
         name = asked(username)
-        inquiry = _Inquiry(username, name, await self._find(name), service, peer)
-        who = await self._asker(inquiry)
-        standing, rows = await self._store.read(
-            0, _scram_facts, inquiry.account_id, who.who, who.network, who.address, int(clock.now_s())
+        asker = await self._asker(name, username, service, peer)
+        found, standing, rows = await self._store.read(
+            0, _scram_facts, name, asker.who, asker.network, asker.address, int(clock.now_s())
         )
-        attempt = self.throttle.admit(who, standing)
-        proven = scram.proven(exchange, rows, service)
-        attempt.end(has_failed=proven is None)
-        if inquiry.found is None or proven is None:
-            raise _failed(inquiry)
+        attempt = self.throttle.admit(asker, standing, account_id=_id(found))
+        proven = scram.proven(exchange, rows)
+        if found is None or proven is None:
+            attempt.fail()
+            raise _failed(asker, _NO_REASON)
         row, server_key = proven
-        self.throttle.note_use(inquiry.account_id, row.id, row.used_at)
-        self.throttle.note_success(inquiry.account_id, peer)
-        return _account(inquiry.found), exchange.server_final(server_key)
+        if not app_passwords.covers(row.scope, service):
+            raise _failed(asker, OTHER_SCOPE)
+        self.throttle.note_use(found.account_id, row.id, row.used_at)
+        self.throttle.note_success(found.account_id, peer)
+        return _account(found), exchange.server_final(server_key)
 
-    async def _find(self, name: Asked) -> SignIn | None:
-        """The account that may sign in under this name."""
-        if name.local_part is None:
-            return None
-        found = await self._store.read(0, directory.sign_in, name.local_part, name.domain)
-        return found if found is not None and found.is_enabled else None
-
-    async def _asker(self, inquiry: _Inquiry) -> throttle.Asker:
-        secret = await self._server_secret()
-        return throttle.asker(secret, inquiry.username, inquiry.asked.text, inquiry.service, inquiry.peer)
+    async def _asker(self, name: Asked, username: str, service: Service, peer: str) -> Asker:
+        return throttle.asker(await self._server_secret(), username, name.text, service, peer)
 
     async def _server_secret(self) -> bytes:
         if not self._secret:
@@ -223,77 +221,76 @@ class Authenticator:
             self._secret = secret
         return self._secret
 
-    def _digest(self, found: SignIn | None, username: str, password: Secret) -> bytes:
-        # For unknown names the name itself: guesses at one name share a check, known or not.
-        who = f"?{username}" if found is None else f"{found.account_id} {found.generation}"
-        text = f"{who}\0{password.reveal()}".encode("utf-8", "surrogatepass")
+    def _digest(self, found: SignIn | None, address: str, password: Secret) -> bytes:
+        account = "" if found is None else f"{found.account_id} {found.generation}"
+        text = f"{account}\0{address}\0{password.reveal()}".encode("utf-8", "surrogatepass")
         return hmac.digest(self._key, text, "sha256")
 
-    async def _check(self, inquiry: _Inquiry, digest: bytes, password: Secret) -> str | None:
-        """The scope of a password that fits, None for a wrong one."""
-        question = digest, inquiry.service  # an app password may fit one service and not the other
-        if question not in self._checking:
-            who = await self._asker(inquiry)
-            letters = app_passwords.letters_of(password)
-            sought = "" if letters is None else app_passwords.digest(letters)
-            standing, match = await self._store.read(
-                0, _facts, inquiry.account_id, who.who, who.network, who.address, sought, int(clock.now_s())
-            )
-            if question not in self._checking:
-                if len(self._checking) >= self._capacity:
-                    raise TryLater("too many sign-ins at once", RETRY_S)
-                attempt = self.throttle.admit(who, standing)
-                if match is not None and app_passwords.covers(match.scope, inquiry.service):
-                    attempt.end(has_failed=False)
-                    self.throttle.note_use(inquiry.account_id, match.id, match.used_at)
-                    return match.scope
-                self._begin_check(question, inquiry.found, password, attempt)
-        # Shielded: the check may have others that wait for it. With its last waiter gone it still ends, and counts.
-        is_right = await asyncio.shield(self._checking[question])
-        return EVERYTHING if is_right else None
-
     def _begin_check(
-        self, question: tuple[bytes, Service], found: SignIn | None, password: Secret, attempt: Attempt
-    ) -> None:
+        self, question: Question, found: SignIn | None, password: Secret, attempt: Attempt, reason: str
+    ) -> _Check:
+        if len(self._checking) >= self._capacity:
+            if attempt.is_trusted:
+                attempt.fail()  # it was held against what is remembered; a full queue must not make guessing free
+            raise TryLater("too many sign-ins at once", RETRY_S)
+
         def end(check: "asyncio.Future[bool]") -> None:
             del self._checking[question]
             is_wrong = not check.cancelled() and check.exception() is None and not check.result()
-            attempt.end(has_failed=is_wrong)
+            # Who gives an app password for something else knows a secret of the owner's: that is no guess.
+            attempt.end(has_failed=is_wrong and reason != OTHER_SCOPE)
 
         credential = found.credential if found is not None else ""
         loop = asyncio.get_running_loop()
-        check = loop.run_in_executor(self._threads, _verify, credential or self._dummy, password)
-        self._checking[question] = check
-        check.add_done_callback(end)
+        future = loop.run_in_executor(self._threads, _verify, credential or self._dummy, password)
+        attempt.begin()
+        check = self._checking[question] = _Check(future, reason)
+        future.add_done_callback(end)
+        return check
+
+
+def _id(found: SignIn | None) -> int:
+    return _NO_ACCOUNT if found is None else found.account_id
 
 
 def _account(found: SignIn) -> AuthenticatedAccount:
     return AuthenticatedAccount(found.account_id, found.address, found.generation)
 
 
-def _failed(inquiry: _Inquiry, *, is_repeated: bool = False) -> Refusal:
+def _failed(asker: Asker, reason: str, *, is_repeated: bool = False) -> Refusal:
     log.event(
         "auth.failed",
-        address=inquiry.username,
-        peer=inquiry.peer,
-        service=inquiry.service,
+        address=asker.name,
+        peer=asker.peer,
+        service=asker.service,
         repeated="yes" if is_repeated else None,
+        reason=reason or None,
     )
     return Refusal(RefusalCode.AUTH_FAILED, "authentication failed")
 
 
+def _found(tx: Tx, name: Asked) -> SignIn | None:
+    """The account that may sign in under this name."""
+    if name.local_part is None:
+        return None
+    found = directory.sign_in(tx, name.local_part, name.domain)
+    return found if found is not None and found.is_enabled else None
+
+
 def _facts(
-    tx: Tx, account_id: int, who: str, network: str, address: str, digest: str, now: int
-) -> tuple[Standing, Match | None]:
-    standing = sign_ins.standing(tx, account_id, who, network, address, now)
-    return standing, stored.match(tx, account_id, digest)
+    tx: Tx, name: Asked, who: str, network: str, address: str, digest: str, now: int
+) -> tuple[SignIn | None, Standing, Match | None]:
+    found = _found(tx, Asked(*name))
+    standing = sign_ins.standing(tx, _id(found), who, network, address, now)
+    return found, standing, stored.match(tx, _id(found), digest) if digest else None
 
 
 def _scram_facts(
-    tx: Tx, account_id: int, who: str, network: str, address: str, now: int
-) -> tuple[Standing, list[ScramRow]]:
-    standing = sign_ins.standing(tx, account_id, who, network, address, now)
-    return standing, stored.scram_rows(tx, account_id)
+    tx: Tx, name: Asked, who: str, network: str, address: str, now: int
+) -> tuple[SignIn | None, Standing, list[ScramRow]]:
+    found = _found(tx, Asked(*name))
+    standing = sign_ins.standing(tx, _id(found), who, network, address, now)
+    return found, standing, stored.scram_rows(tx, _id(found))
 
 
 def _verify(credential: str, password: Secret) -> bool:
@@ -303,14 +300,3 @@ def _verify(credential: str, password: Secret) -> bool:
         # A stored hash was checked at import: only an older or newer program can have stored this one.
         log.event("auth.unusable_hash", detail=refusal.text)
         return False
-
-
-def _without_wait(reading: Coroutine[object, None, T]) -> T | None:
-    """The result of a read that the store can answer at once; None when it would have to wait."""
-    try:
-        reading.send(None)
-    except StopIteration as done:
-        result: T = done.value
-        return result
-    reading.close()
-    return None

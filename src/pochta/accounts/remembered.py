@@ -1,7 +1,8 @@
 """What a process remembers of passwords it has checked: those that fitted, and wrong ones that are given again.
 
 Entries are digests under a key of the process (`auth.py` makes them), never passwords or their hashes. The digest holds
-the credential's generation, so nothing has to be told to forget.
+the credential's generation, so nothing has to be told to forget, and the address it came from: a password that the
+owner gave at home is no answer to a guess from elsewhere.
 
 A wrong password is remembered for the address and service it came from. A telephone that has not heard of the new
 password gives the old one every few minutes; that is no guess, and must not lock its owner out. An attacker learns
@@ -9,7 +10,7 @@ nothing by it: what others tried from elsewhere is not told apart.
 """
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from pochta import clock
 from pochta.accounts.app_passwords import covers
@@ -56,24 +57,36 @@ class Remembered:
         self._entries[digest] = _Entry(scope, now, now + HARD_S)
 
 
+class Question(NamedTuple):
+    """Whether a password opens a service.
+
+    `who`, the name as asked (a keyed hash), is part of it: did two names of an account share an answer, and two names
+    of nobody not, the time it takes would tell that there is such an account. So is `service`: an app password may open
+    one and not the other.
+    """
+
+    digest: bytes
+    who: str
+    service: str
+
+
 class Wrong:
-    """Wrong passwords with where they came from, least used first."""
+    """Wrong passwords with where they came from and the reason for the log, least used first."""
 
     def __init__(self) -> None:
-        self._entries: dict[tuple[bytes, str, str], float] = {}
+        self._entries: dict[tuple[Question, str], tuple[float, str]] = {}
 
-    def has(self, digest: bytes, service: str, peer: str) -> bool:
-        """Whether the same was given lately by the same."""
-        key = (digest, service, peer)
-        used_at = self._entries.pop(key, None)
+    def reason(self, question: Question, peer: str) -> str | None:
+        """The reason with which the same was refused lately to the same; None when it was not."""
+        used_at, reason = self._entries.pop((question, peer), (None, ""))
         now = clock.monotonic_s()
         if used_at is None or now >= used_at + WRONG_S:
-            return False
-        self._entries[key] = now
-        return True
+            return None
+        self._entries[question, peer] = now, reason
+        return reason
 
-    def add(self, digest: bytes, service: str, peer: str) -> None:
+    def add(self, question: Question, peer: str, reason: str) -> None:
         """Remember a wrong password."""
         if len(self._entries) >= WRONG_LIMIT:
             del self._entries[next(iter(self._entries))]
-        self._entries[digest, service, peer] = clock.monotonic_s()
+        self._entries[question, peer] = clock.monotonic_s(), reason

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
 
 from pochta.accounts import saslprep
-from pochta.accounts.app_passwords import SPELLINGS, covers
+from pochta.accounts.app_passwords import SPELLINGS
 from pochta.errors import Refusal, RemoteProtocolError
 from pochta.proto.scram import KEY_BYTES, ServerExchange
 from pochta.store.app_passwords import MAX_PER_ACCOUNT, ScramRow
@@ -42,13 +42,13 @@ class ScramSignIn:
         return await self._finish(self._exchange)
 
 
-def proven(exchange: ServerExchange, rows: list[ScramRow], service: str) -> tuple[ScramRow, bytes] | None:
+def proven(exchange: ServerExchange, rows: list[ScramRow]) -> tuple[ScramRow, bytes] | None:
     """The app password that the client knows, with its server key; the same work whatever there is, about 0.2 ms."""
     found = None
     for row in rows + [_DECOY] * (MAX_PER_ACCOUNT - len(rows)):
         for at in range(0, KEY_BYTES * SPELLINGS, KEY_BYTES):
             part = slice(at, at + KEY_BYTES)
-            if exchange.is_proven_by(row.stored_keys[part]) and covers(row.scope, service):
+            if exchange.is_proven_by(row.stored_keys[part]):
                 found = row, row.server_keys[part]
     return found
 

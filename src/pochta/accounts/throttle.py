@@ -2,10 +2,11 @@
 
 Theory of operation. A failure counts against the name asked for together with the network it came from, and against the
 network over all names (the same password tried on many). After a few free ones each next attempt has to wait, 1, 2, 4
-... seconds up to a bound; who comes earlier is put off without a look at the password. Failures are forgiven one after
-another, all of them within a day. The counts stand in the store (`store/sign_ins.py`). New ones are gathered for
-FLUSH_S and written together, so that a flood of failures is no flood of writes; what has not been written yet is added
-to what was read. Attempts under way count as failures until they end, or a hundred at once would all be free.
+... seconds up to a bound; who comes earlier is put off without a look at the password, be it a remembered one. Failures
+are forgiven one after another, all of them within a day. The counts stand in the store (`store/sign_ins.py`). New ones
+are gathered for FLUSH_S and written together, so that a flood of failures is no flood of writes; what has not been
+written yet is added to what was read. Attempts under way count as failures until they end, or a hundred at once would
+all be free.
 
 An address that came in to the account lately is trusted: it is counted by itself, more patiently, and not against the
 network. So nobody can lock out the owner from a neighbouring address, and who shares the owner's address gets no more
@@ -23,6 +24,7 @@ import asyncio
 import hmac
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from ipaddress import ip_address, ip_network
 from typing import Final
 
@@ -39,6 +41,7 @@ BATCH_ROWS: Final = 100  # of each kind in one write: some 2 ms of the lane
 PENDING_LIMIT: Final = 10_000  # what is waiting to be written; past it nothing is added, the disk being the trouble
 SEEN_LIMIT: Final = 20_000  # accounts with addresses that need not be written again: 3 MB
 TOLD_LIMIT: Final = 10_000
+PLACES_LIMIT: Final = 4096  # peers whose networks need not be worked out again (10 to 40 us each): 2 MB
 
 EVERY_NAME: Final = ""  # stands for all names of a network
 _WHO_BYTES: Final = 16
@@ -102,6 +105,7 @@ def asker(key: bytes, name: str, spelled: str, service: str, peer: str) -> Asker
     return Asker(name, who, service, peer, network, address)
 
 
+@lru_cache(maxsize=PLACES_LIMIT)
 def places(peer: str) -> Key:
     """(network, address) that a peer counts under; a peer without an IP address is its own network."""
     try:
@@ -123,17 +127,28 @@ class _New:
 
 
 class Attempt:
-    """One check of a password under way; `end` it exactly once."""
+    """Leave to look at one password: now, without an await before it, or from `begin` to `end`."""
 
-    __slots__ = ("_keys", "_throttle")
+    __slots__ = ("_keys", "_throttle", "is_trusted")
 
-    def __init__(self, throttle: "Throttle", keys: tuple[tuple[Key, Bound], ...]) -> None:
+    def __init__(self, throttle: "Throttle", keys: tuple[tuple[Key, Bound], ...], *, is_trusted: bool) -> None:
         self._throttle = throttle
         self._keys = keys
+        self.is_trusted = is_trusted
+
+    def fail(self) -> None:
+        """The password was looked at, and was wrong."""
+        self._throttle.fail(self._keys)
+
+    def begin(self) -> None:
+        """Looking takes time; `end` it exactly once."""
+        self._throttle.begin(self._keys)
 
     def end(self, *, has_failed: bool) -> None:
         """The password was looked at, or nobody will look at it any more (no failure then)."""
-        self._throttle.end(self._keys, has_failed=has_failed)
+        self._throttle.end(self._keys)
+        if has_failed:
+            self.fail()
 
 
 @dataclass(slots=True)
@@ -180,32 +195,33 @@ class Throttle:
                 await asyncio.wait([self._write])
                 await asyncio.sleep(0)  # its callback
 
-    def admit(self, asker: Asker, standing: Standing) -> Attempt:
-        """Leave to check a password of `asker`, of whom the store knows `standing`.
+    def admit(self, asker: Asker, standing: Standing, *, account_id: int, joins: bool = False) -> Attempt:
+        """Leave to look at a password of `asker`, of whom the store knows `standing`.
+
+        `joins`: that very password is being checked for the same address; it does not stand in its own way.
 
         Raises:
             TryLater: not yet; logged as `auth.throttled`, once for each time to wait.
         """
-        keys = _keys(asker, is_trusted=standing.is_trusted)
+        place = account_id, asker.address
+        is_trusted = standing.is_trusted or place in self._waiting.succeeded or place in self._writing.succeeded
+        keys = _keys(asker, is_trusted=is_trusted)
         now = int(clock.now_s())
         for key, bound in keys:
-            wait_s = self._wait_s(key, bound, standing.by_key.get(key), now)
+            under_way = self._under_way.get(key, 0) - joins
+            wait_s = self._wait_s(key, bound, standing.by_key.get(key), under_way, now)
             if wait_s > 0:
                 self._tell(asker, key, now, wait_s)
-                raise TryLater("too many failed sign-ins; try again in a few minutes", float(wait_s))
-        for key, _ in keys:
-            self._under_way[key] = self._under_way.get(key, 0) + 1
-        return Attempt(self, keys)
+                raise TryLater(f"too many failed sign-ins; try again in {_spoken(wait_s)}", float(wait_s))
+        return Attempt(self, keys, is_trusted=is_trusted)
 
-    def _wait_s(self, key: Key, bound: Bound, failures: Failures | None, now: int) -> int:
+    def _wait_s(self, key: Key, bound: Bound, failures: Failures | None, under_way: int, now: int) -> int:
         for batch in (self._writing, self._waiting):
             if new := batch.failed.get((key, bound)):
                 failures = sign_ins.added(failures, new.count, new.at, bound.forgive_s, bound.span_s)
         # A clock that was set back must not lock anybody out for longer than the bound.
         wait_s = 0 if failures is None else min(bound.free_at(failures) - now, bound.delay_max_s)
-        under_way = self._under_way.get(key, 0)
-        count = 0 if failures is None else bound.count(failures, now)
-        if under_way and count + under_way >= bound.free:
+        if under_way > 0 and under_way + (0 if failures is None else bound.count(failures, now)) >= bound.free:
             return max(wait_s, 1)
         return wait_s
 
@@ -217,7 +233,12 @@ class Throttle:
         self._told[key] = now + wait_s
         log.event("auth.throttled", address=asker.name, peer=asker.peer, service=asker.service, wait_s=wait_s)
 
-    def end(self, keys: Iterable[tuple[Key, Bound]], *, has_failed: bool) -> None:
+    def begin(self, keys: Iterable[tuple[Key, Bound]]) -> None:
+        """See `Attempt.begin`."""
+        for key, _ in keys:
+            self._under_way[key] = self._under_way.get(key, 0) + 1
+
+    def end(self, keys: Iterable[tuple[Key, Bound]]) -> None:
         """See `Attempt.end`."""
         for key, _ in keys:
             left = self._under_way[key] - 1
@@ -225,11 +246,13 @@ class Throttle:
                 self._under_way[key] = left
             else:
                 del self._under_way[key]
-        if has_failed:
-            now = int(clock.now_s())
-            for one in keys:
-                self._add_failure(one, 1, now)
-            self._write_soon(FLUSH_S)
+
+    def fail(self, keys: Iterable[tuple[Key, Bound]]) -> None:
+        """See `Attempt.fail`."""
+        now = int(clock.now_s())
+        for one in keys:
+            self._add_failure(one, 1, now)
+        self._write_soon(FLUSH_S)
 
     def _add_failure(self, key: tuple[Key, Bound], count: int, at: int) -> None:
         failed = self._waiting.failed
@@ -314,3 +337,9 @@ def _keys(asker: Asker, *, is_trusted: bool) -> tuple[tuple[Key, Bound], ...]:
     if is_trusted:
         return (((asker.who, asker.address), BY_TRUSTED),)
     return ((asker.who, asker.network), BY_NAME), ((EVERY_NAME, asker.network), BY_NETWORK)
+
+
+def _spoken(wait_s: int) -> str:
+    if wait_s >= 120:
+        return f"{-(-wait_s // 60)} minutes"
+    return "1 second" if wait_s == 1 else f"{wait_s} seconds"
