@@ -1,4 +1,4 @@
-# make demo   a complete mail server on 127.0.0.1        make test   the tests
+# make demo   a complete mail server on 127.0.0.1 (DEMO_ARGS="--base-port 7000")        make test   the tests
 # make check  all that CI does: format, lint, types, layers, tests        make long   the long runs
 
 PYTHON ?= python3
@@ -9,7 +9,7 @@ PYTEST_ARGS ?= -n 2
 .PHONY: demo test check static format long clean
 
 demo: $(VENV)/.demo
-	$(BIN)/pochta demo
+	$(BIN)/pochta demo $(DEMO_ARGS)
 
 test: $(VENV)/.dev
 	$(BIN)/pytest $(PYTEST_ARGS)

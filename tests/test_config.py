@@ -161,17 +161,28 @@ BAD_FILES = {
         'listener 2: address "127.0.0.1:2143" is already taken by listener 1; give each its own port',
     ),
     "address within all addresses": (
-        MINIMAL + listener(address="*:2143") + listener(address="[::1]:2143"),
+        MINIMAL + listener(protocol="smtp", address="*:2143") + listener(address="[::1]:2143"),
         'listener 2: address "[::1]:2143" is already taken by listener 1; give each its own port',
     ),
     "any IPv4 beside one": (
-        MINIMAL + listener(address="10.0.0.1:2143") + listener(address="0.0.0.0:2143"),
+        MINIMAL
+        + listener(protocol="smtp", address="10.0.0.1:2143")
+        + listener(protocol="smtp", address="0.0.0.0:2143"),
         'listener 2: address "0.0.0.0:2143" is already taken by listener 1; give each its own port',
     ),
     "passwords for all to read": (
         MINIMAL + listener("allow_plaintext_auth = true", address="*:143"),
         "listener 1: allow_plaintext_auth would let others read passwords sent to *:143;"
         ' remove it, or listen on "127.0.0.1"',
+    ),
+    "passwords that nobody may send": (
+        MINIMAL + listener(protocol="submission", address="*:587"),
+        'listener 1: nobody could sign in at *:587, for passwords need TLS there; write tls = "starttls" or "implicit"',
+    ),
+    "lmtp for all": (
+        MINIMAL + listener(protocol="lmtp", address="*:24"),
+        'listener 1: "lmtp" asks for no password; listen on "127.0.0.1:24", or on the address that the mail system in'
+        " front reaches",
     ),
     "metrics for all to read": (
         MINIMAL + listener(protocol="metrics", address="*:9180"),
@@ -224,7 +235,7 @@ def test_every_bound_is_held(tmp_path: Path) -> None:
 )
 def test_addresses_that_go_together(tmp_path: Path, first: str, second: str) -> None:
     path = tmp_path / "pochta.toml"
-    path.write_text(MINIMAL + listener(address=first) + listener(address=second))
+    path.write_text(MINIMAL + listener(protocol="smtp", address=first) + listener(protocol="smtp", address=second))
     assert [one.address for one in config.load(path).listeners] == [first, second]
 
 

@@ -72,6 +72,7 @@ def test_life_of_an_app_password(home: Path) -> None:
     assert opens(home, other) == ["imap", "pop3", "smtp"]
     [first, second] = json.loads(app(home, "list", "anna@example.org", "--json").output)
     assert (first["label"], first["scope"], second["label"], second["scope"]) == ("phone", "smtp", "all", "mail")
+    assert (first["id"], second["id"]) == (1, 2)
     assert first["created_at"] > 1_700_000_000
     assert re.fullmatch(r"\d{4}-\d\d-\d\d", first["used_day"])
     table = app(home, "list", "anna@example.org").output
@@ -84,7 +85,7 @@ def test_life_of_an_app_password(home: Path) -> None:
 
 
 def test_empty_list(home: Path) -> None:
-    assert app(home, "list", "anna@example.org").output == ""
+    assert app(home, "list", "anna@example.org").output == "id  label  scope  created  used\n"
     assert app(home, "list", "anna@example.org", "--json").output == "[]\n"
 
 

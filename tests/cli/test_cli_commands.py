@@ -121,6 +121,30 @@ def test_init_with_a_bad_name_leaves_nothing(tmp_path: Path) -> None:
         (("apply", "none.toml"), 2, "pochta: none.toml: cannot be read (No such file or directory); check its path"),
         (("apply",), 2, "Missing argument 'FILE.toml'.\n"),
         (("nonsense",), 2, "No such command 'nonsense'.\n"),
+        (("serv",), 2, "No such command 'serv'. Did you mean 'serve'?\n"),
+        (("account", "disable", "bob@example.org"), 1, "pochta: there is no account bob@example.org\n"),
+        (("account", "enable", "bob@example.org"), 1, "pochta: there is no account bob@example.org\n"),
+        (
+            ("account", "add", "bob@example.org"),
+            2,
+            "pochta: there is no terminal to ask for the password at; add --password-stdin\n",
+        ),
+        (
+            ("account", "password", "anna@example.org"),
+            2,
+            "pochta: there is no terminal to ask for the password at; add --password-stdin\n",
+        ),
+        (
+            ("account", "remove", "anna@example.org"),
+            2,
+            "pochta: Remove anna@example.org and all its mail? There is no terminal to ask at; add --yes\n",
+        ),
+        (
+            ("domain", "remove", "example.org", "--with-accounts"),
+            2,
+            "pochta: Remove example.org with all accounts and their mail? There is no terminal to ask at; add --yes\n",
+        ),
+        (("domain", "remove", "none.example", "--with-accounts", "--yes"), 1, "there is no domain none.example here\n"),
         (("account", "--nonsense"), 2, "--nonsense"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, tuple) else None,
@@ -143,7 +167,8 @@ def test_password_that_cannot_be(pochta: Run, given: str, error: str) -> None:
     assert error in result.stderr
 
 
-def test_password_is_asked_for_twice(pochta: Run) -> None:
+def test_password_is_asked_for_twice(pochta: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arguments, "is_at_terminal", lambda: True)
     result = pochta("account", "add", "bob@example.org", input="one\ntwo\nthree\nthree\n")
     assert result.exit_code == 0
     assert result.stdout == ""
@@ -185,9 +210,16 @@ def test_store_of_a_newer_program_is_refused(home: Path, pochta: Run) -> None:
 
 @pytest.mark.parametrize("group", ["domain", "account", "alias"])
 def test_empty_lists(empty_home: Path, group: str) -> None:
-    for words, printed in (((), ""), (("--json",), "[]\n")):
-        result = invoke("-c", str(empty_home / "pochta.toml"), group, "list", *words)
-        assert (result.exit_code, result.output) == (0, printed)
+    config = ("-c", str(empty_home / "pochta.toml"))
+    heads = invoke(*config, group, "list")
+    assert (heads.exit_code, heads.output.count("\n"), heads.output.split()[0]) == (0, 1, group)
+    as_json = invoke(*config, group, "list", "--json")
+    assert (as_json.exit_code, as_json.output) == (0, "[]\n")
+
+
+def test_piped_tables_have_no_trailing_blanks(pochta: Run) -> None:
+    for group in ("account", "domain"):
+        assert [line for line in pochta(group, "list").output.split("\n") if line != line.rstrip()] == []
 
 
 def test_json(pochta: Run) -> None:
@@ -213,19 +245,123 @@ def test_markup_in_an_address_is_text(pochta: Run) -> None:
 
 
 def test_removal_asks_a_person(pochta: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
+    monkeypatch.setattr(arguments, "is_at_terminal", lambda: True)
+    question = "Remove anna@example.org and all its mail? [y/N]: "
+    result = pochta("account", "remove", "anna@example.org", input="n\n")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert question in result.stderr
+    result = pochta("account", "remove", "anna@example.org", input="y\n")
+    assert (result.exit_code, result.stdout) == (0, "Removed anna@example.org: 0 messages\n")
+    assert question in result.stderr
 
-    class Terminal:
-        def isatty(self) -> bool:
-            return True
 
-    class System:
-        stdin = Terminal()
+def test_refused_removal_removes_nothing(pochta: Run) -> None:
+    assert pochta("account", "remove", "anna@example.org").exit_code == 2
+    assert pochta("domain", "remove", "example.org", "--with-accounts").exit_code == 2
+    assert pochta("account", "show", "anna@example.org").exit_code == 0
 
-    monkeypatch.setattr(arguments, "sys", System)
-    monkeypatch.setattr(arguments.click, "confirm", lambda question, **_: asked.append(question))
-    pochta("account", "remove", "anna@example.org")
-    assert asked == ["Remove anna@example.org and all its mail?"]
+
+def count_messages(home: Path, count: int) -> None:
+    """What the account's row says; the messages themselves are not looked at here."""
+    connection = apsw.Connection(str(home / "data" / sqlite.DATABASE_NAME))
+    connection.execute("UPDATE account SET message_count = ?", (count,))
+    connection.close()
+
+
+def note(where: str, target: str) -> str:
+    return f"note: {where}: sends to {target}, which does not exist here; make the address or change the alias\n"
+
+
+def elsewhere(where: str, target: str) -> str:
+    remedy = "mail for it is refused until this server can send to others"
+    return f"note: {where}: sends to {target}, which is not kept here; {remedy}\n"
+
+
+def test_removed_account_is_told_with_what_pointed_to_it(home: Path, pochta: Run) -> None:
+    count_messages(home, 11)
+    pochta("alias", "add", "info@example.org", "Anna+info@example.org")
+    pochta("alias", "add", "both@example.org", "info@example.org", "anna@example.org")
+    pochta("domain", "catch-all", "example.org", "ANNA@example.org")
+    result = pochta("account", "remove", "anna@EXAMPLE.org", "--yes")
+    assert (result.exit_code, result.stdout) == (0, "Removed anna@example.org: 11 messages\n")
+    assert result.stderr == (
+        note("both@example.org", "anna@example.org")
+        + note("info@example.org", "Anna+info@example.org")
+        + note("example.org", "ANNA@example.org")
+    )
+    told = pochta("check").stdout
+    assert note("example.org", "ANNA@example.org") in told
+
+
+def test_removed_domain_is_told_with_what_pointed_to_it(home: Path, pochta: Run) -> None:
+    count_messages(home, 1)
+    pochta("alias", "add", "info@example.org", "anna@example.org")
+    pochta("domain", "add", "other.example")
+    pochta("alias", "add", "x@other.example", "info@example.org")
+    result = pochta("domain", "remove", "example.org", "--with-accounts", "--yes")
+    assert (result.exit_code, result.stdout) == (0, "Removed example.org: 1 account, 1 alias, 1 message\n")
+    assert result.stderr == elsewhere("x@other.example", "info@example.org")
+
+
+@pytest.mark.parametrize(
+    ("target", "told"),
+    [
+        ("anna@example.org", ""),
+        ("Anna+x@example.org", ""),
+        ("postmaster@example.org", ""),
+        ("nobody@example.org", note("example.org", "nobody@example.org")),
+        ("b@else.example", elsewhere("example.org", "b@else.example")),
+        ("away@example.org", elsewhere("example.org", "b@else.example")),
+        ("none", ""),
+    ],
+)
+def test_catch_all_to_nobody_is_told(pochta: Run, target: str, told: str) -> None:
+    result = pochta("alias", "add", "away@example.org", "b@else.example", "anna@example.org")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert result.stderr == elsewhere("away@example.org", "b@else.example")
+    result = pochta("domain", "catch-all", "example.org", target)
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", told)
+
+
+def test_first_catch_all_to_nobody_is_told(pochta: Run) -> None:
+    result = pochta("domain", "add", "new.example", "--catch-all", "x@new.example")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", note("new.example", "x@new.example"))
+
+
+def test_disabled_account(home: Path, pochta: Run) -> None:
+    def account() -> directory.Account:
+        async def work() -> directory.Account:
+            store = Store(home / "data")
+            store.start(hears_hints=False)
+            found = await store.read(0, directory.account, "example.org", "anna")
+            await store.close()
+            return found
+
+        return asyncio.run(work())
+
+    generation = account().generation
+    for command, is_enabled in (("disable", False), ("enable", True)):
+        generation += 1
+        for _ in range(2):  # the second time ends no session
+            result = pochta("account", command, "Anna@example.org")
+            assert (result.exit_code, result.output) == (0, "")
+            assert (account().is_enabled, account().generation) == (is_enabled, generation)
+        shown = "allowed" if is_enabled else "disabled; mail is still taken"
+        assert f"\nsign-in   {shown}\n" in pochta("account", "show", "anna@example.org").output
+        assert json.loads(pochta("account", "list", "--json").output)[0]["enabled"] is is_enabled
+
+
+def test_old_store_is_left_to_serve(home: Path, pochta: Run) -> None:
+    connection = apsw.Connection(str(home / "data" / sqlite.DATABASE_NAME))
+    connection.execute("UPDATE meta SET number = 1 WHERE name IN ('schema_version', 'min_writer')")
+    connection.close()
+    for words in (("account", "list"), ("account", "disable", "anna@example.org")):
+        result = pochta(*words)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert "store version 1, this program writes 2; start `pochta serve` once (it upgr" in result.stderr
+        assert result.stderr.count("\n") == 1
+    assert pochta("check").exit_code == 0
+    assert pochta("backup", str(home / "saved")).exit_code == 0
 
 
 def test_apply_twice_and_dry(pochta: Run, tmp_path: Path) -> None:
@@ -279,6 +415,37 @@ def test_program_end_to_end(tmp_path: Path) -> None:
     assert again.stderr == "pochta: account иван@почта.рф exists already\n"
     listed = run_program(*config, "account", "list")
     assert listed.stdout.splitlines()[1].split() == ["иван@почта.рф", "0", "0B", "none"]
+
+
+def test_program_at_a_terminal(home: Path) -> None:
+    """Asks for what CliRunner cannot be asked for: a password, twice, which is not shown."""
+    master, slave = os.openpty()
+    words = ("-c", str(home / "pochta.toml"), "account", "add", "bob@example.org")
+    with subprocess.Popen(
+        [str(PROGRAM), *words], stdin=slave, stderr=subprocess.PIPE, start_new_session=True
+    ) as program:
+        assert program.stderr is not None
+        for prompt in (b"Password: ", b"Repeat for confirmation: "):
+            told = b""
+            while not told.endswith(prompt):
+                told += (read := program.stderr.read(1))
+                assert read, told
+            os.write(master, b"secret\n")
+        assert program.wait(60) == 0
+    os.close(slave)
+    os.close(master)
+    shown = run_program("-c", str(home / "pochta.toml"), "account", "show", "bob@example.org")
+    assert shown.returncode == 0
+
+
+def test_table_at_a_terminal_begins_with_its_head(home: Path) -> None:
+    master, slave = os.openpty()
+    words = ("-c", str(home / "pochta.toml"), "account", "list")
+    done = subprocess.run([str(PROGRAM), *words], stdout=slave, timeout=60, check=True)
+    os.close(slave)
+    assert done.returncode == 0
+    with open(master, "rb", buffering=0) as terminal:
+        assert b"account" in terminal.read(4096).split(b"\n")[0]
 
 
 def test_running_server_hears_of_a_change(home: Path, pochta: Run) -> None:

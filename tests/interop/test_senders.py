@@ -111,7 +111,7 @@ def test_swaks_delivers_by_lmtp(tool: Program, tls_server: Server, receiver: Acc
     addresses = ["--from", "boris@elsewhere.example", "--to", f"{receiver.address},nobody@example.org"]
     server = ["--server", "localhost", "--port", str(tls_server.lmtp_port), "--protocol", "LMTP"]
     done = tool("swaks", *server, *addresses, "--data", data, "--silent", "2")
-    assert done.out.splitlines() == [b"<** 550 5.1.1 there is no such user here"]
+    assert done.out.splitlines() == [b"<** 550 5.1.1 There is no such user here"]
     [content] = receiver.contents("INBOX")
     assert_whole(content)
 

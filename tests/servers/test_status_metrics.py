@@ -21,6 +21,7 @@ from pochta.cli.main import root
 from pochta.config import Limits, Listener, ListenerProtocol, ListenerTls, Settings
 from pochta.errors import SetupError
 from pochta.net.listen import bind_all
+from pochta.servers import metrics
 from pochta.servers.metrics import MAX_REQUEST_BYTES
 from pochta.status.collect import collect
 from pochta.store import setup
@@ -216,6 +217,14 @@ def test_everything_else_is_refused(tmp_path: Path, request_bytes: bytes, status
             return await ask(ports["metrics"], request_bytes)
 
     assert asyncio.run(work()).startswith(b"HTTP/1.1 " + status + b"\r\n")
+
+
+@pytest.mark.parametrize(
+    ("counter", "text"),
+    [("imap_commands", "IMAP commands."), ("pop3_retrieved", "POP3 retrieved."), ("logins", "Logins.")],
+)
+def test_counters_are_named_in_words(counter: str, text: str) -> None:
+    assert metrics._help(counter) == text
 
 
 def test_stop_does_not_wait_for_who_asks_nothing(tmp_path: Path, quiet: list[str]) -> None:

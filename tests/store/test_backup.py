@@ -382,14 +382,15 @@ def test_the_commands(tmp_path: Path) -> None:
     asyncio.run(body())
     runner = CliRunner()
     result = runner.invoke(backup_command.command, [str(saved)], obj=str(config), catch_exceptions=False)
-    assert result.output.startswith(f"{saved}: 1 accounts, 1 messages, ")
+    assert result.output.startswith(f"{saved}: 1 account, 1 message, ")
     assert (saved / "pochta.toml").read_text() == config.read_text()
+    assert (saved / "manifest.json").stat().st_mode & 0o777 == 0o600
     assert (saved / "tls" / "key.pem").stat().st_mode & 0o777 == 0o600
     with pytest.raises(SetupError, match="there is a store already"):
         runner.invoke(restore_command.command, [str(saved)], obj=str(config), catch_exceptions=False)
     (tmp_path / "data").rename(tmp_path / "lost")
     result = runner.invoke(restore_command.command, [str(saved)], obj=str(config), catch_exceptions=False)
-    assert result.output.startswith(f"{tmp_path / 'etc' / '..' / 'data'}: 1 accounts, 1 messages")
+    assert result.output.startswith(f"{tmp_path / 'etc' / '..' / 'data'}: 1 account, 1 message\n")
     assert (tmp_path / "data" / "tls" / "key.pem").read_text() == "key"
     assert check.check(tmp_path / "data") == []
     elsewhere = tmp_path / "elsewhere"

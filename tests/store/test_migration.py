@@ -1,12 +1,14 @@
 """A store of an older program becomes one of this program, and loses nothing by it."""
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 
 import apsw
 import pytest
 
-from pochta.store import schema, setup, sqlite
+from pochta import log
+from pochta.errors import SetupError
+from pochta.store import backup, check, schema, setup, sqlite
 
 
 def make_version_1(data_dir: Path) -> Path:
@@ -46,25 +48,63 @@ def rows(data_dir: Path, sql: str) -> list[tuple[object, ...]]:
         connection.close()
 
 
-@pytest.mark.parametrize("open_it", [setup.prepare, setup.open_for_command])
-def test_version_1(tmp_path: Path, open_it: Callable[[Path], None]) -> None:
+@pytest.fixture
+def logged() -> Iterator[list[str]]:
+    lines: list[str] = []
+    before = log.set_sink(lines.append)
+    yield lines
+    log.set_sink(before)
+
+
+def test_version_1(tmp_path: Path, logged: list[str]) -> None:
     old = make_version_1(tmp_path / "old")
     setup.create(tmp_path / "new")
     assert shape(old) != shape(tmp_path / "new")
     for _ in range(2):  # a second time changes nothing
-        open_it(old)
+        setup.prepare(old)
         assert shape(old) == shape(tmp_path / "new")
         assert rows(old, "SELECT address, mod_seq FROM account") == [("a@x", 5000)]
         versions = dict(rows(old, "SELECT name, number FROM meta WHERE name LIKE '%\\_%' ESCAPE '\\'"))
         assert versions["schema_version"] == schema.SCHEMA_VERSION
         assert (versions["min_reader"], versions["min_writer"]) == (schema.MIN_READER, schema.MIN_WRITER)
+    assert [line.split(" ", 1)[1] for line in logged] == [
+        f"store.migrated from_version=1 to_version={schema.SCHEMA_VERSION}\n"
+    ]
+
+
+def test_command_leaves_an_old_store_alone(tmp_path: Path) -> None:
+    old = make_version_1(tmp_path / "old")
+    before = shape(old)
+    for _ in range(2):
+        with pytest.raises(SetupError) as caught:
+            setup.check_for_command(old)
+        assert str(caught.value) == (
+            f"{old / sqlite.DATABASE_NAME}: store version 1, this program writes {schema.SCHEMA_VERSION};"
+            " start `pochta serve` once (it upgrades the store; back up first)"
+        )
+    assert shape(old) == before
+    setup.prepare(old)
+    setup.check_for_command(old)
+
+
+def test_check_and_backup_take_an_old_store(tmp_path: Path) -> None:
+    old = make_version_1(tmp_path / "old")
+    before = shape(old)
+    upgraded = make_version_1(tmp_path / "upgraded")
+    setup.prepare(upgraded)
+    assert check.check(old) == check.check(upgraded)
+    backup.backup(old, tmp_path / "saved")
+    assert shape(old) == before
+    backup.restore(tmp_path / "saved", tmp_path / "new")
+    setup.prepare(tmp_path / "new")
+    assert rows(tmp_path / "new", "SELECT address FROM account") == [("a@x",)]
 
 
 def test_old_program_refuses_what_became_newer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     old = make_version_1(tmp_path / "old")
     setup.prepare(old)
     monkeypatch.setattr(schema, "SCHEMA_VERSION", 1)
-    with pytest.raises(setup.SetupError, match="made by a newer Pochta"):
+    with pytest.raises(SetupError, match="made by a newer Pochta"):
         setup.prepare(old)
 
 

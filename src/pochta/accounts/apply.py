@@ -58,6 +58,7 @@ _VERBS: Final[dict[str, Callable[..., object]]] = {
     "add_account": edit.add_account,
     "set_credential": edit.set_credential,
     "set_quota": edit.set_quota,
+    "set_enabled": edit.set_enabled,
     "remove_account": edit.remove_account,
     "put_alias": edit.put_alias,
     "set_targets": edit.set_targets,
@@ -173,8 +174,10 @@ def _account_changes(declaration: Declaration, state: Known, credentials: dict[K
                     f"{declaration.source}: account {declared.address}: password: missing for a new account;"
                     ' add the line password = "…" or password_hash = "…"'
                 )
-            args = (declared.address, credential, quota or NO_QUOTA, now)
-            yield Change("add_account", args, f"+ account {declared.address}", ROWS_AN_ACCOUNT)
+            is_enabled = declared.is_enabled is not False
+            args = (declared.address, credential, quota or NO_QUOTA, now, is_enabled)
+            line = f"+ account {declared.address}" + ("" if is_enabled else ", disabled")
+            yield Change("add_account", args, line, ROWS_AN_ACCOUNT)
             continue
         if credential is not None:
             line = f"~ account {existing.address}: password"
@@ -182,6 +185,9 @@ def _account_changes(declaration: Declaration, state: Known, credentials: dict[K
         if quota is not None and quota != existing.quota_bytes:
             line = f"~ account {existing.address}: quota {show_quota(quota)}"
             yield Change("set_quota", (existing.address, quota), line)
+        if declared.is_enabled is not None and declared.is_enabled != existing.is_enabled:
+            line = f"~ account {existing.address}: {'enabled' if declared.is_enabled else 'disabled'}"
+            yield Change("set_enabled", (existing.address, declared.is_enabled), line)
 
 
 def _alias_changes(declaration: Declaration, state: Known, now: int) -> Iterator[Change]:

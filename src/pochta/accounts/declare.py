@@ -1,6 +1,6 @@
 """What a file for `pochta apply` declares, read and checked whole before anything is touched.
 
-    [[domain]]   name, catch_all          [[account]]  address, password or password_hash, quota
+    [[domain]]   name, catch_all          [[account]]  address, password or password_hash, quota, enabled
     [[alias]]    address, targets
 
 Every refusal is a `SetupError` of one line: file, table, key, what is wrong, remedy; none shows a password.
@@ -36,13 +36,14 @@ class DeclaredDomain:
 
 @dataclass(frozen=True, slots=True)
 class DeclaredAccount:
-    """At most one of password and hash; `quota_bytes` None where the file does not say."""
+    """At most one of password and hash; `quota_bytes` and `is_enabled` None where the file does not say."""
 
     address: str
     key: Key
     password: Secret | None
     password_hash: str | None = field(repr=False)
     quota_bytes: int | None
+    is_enabled: bool | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +117,7 @@ def parse(text: str, source: str) -> Declaration:
 
 _KEYS: Final = {
     "domain": ("name", "catch_all"),
-    "account": ("address", "password", "password_hash", "quota"),
+    "account": ("address", "password", "password_hash", "quota", "enabled"),
     "alias": ("address", "targets"),
 }
 
@@ -140,6 +141,13 @@ class _Table:
         value = self.text(key)
         if value is None:
             raise SetupError(f'{self.where}: {key}: missing; add the line {key} = "…"')
+        return value
+
+    def truth(self, key: str) -> bool | None:
+        """The truth value under `key`, None where there is none."""
+        value = self.values.get(key)
+        if value is not None and not isinstance(value, bool):
+            raise SetupError(f"{self.where}: {key}: neither true nor false; write {key} = false, without quotes")
         return value
 
     def refused(self, key: str, refusal: Refusal) -> SetupError:
@@ -202,7 +210,8 @@ def _account(table: _Table) -> DeclaredAccount:
         quota = _quota(table)
     except Refusal as refusal:
         raise table.refused(field, refusal) from None
-    return DeclaredAccount(address, key, None if password is None else Secret(password), stored, quota)
+    secret = None if password is None else Secret(password)
+    return DeclaredAccount(address, key, secret, stored, quota, table.truth("enabled"))
 
 
 def _quota(table: _Table) -> int | None:

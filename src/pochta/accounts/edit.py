@@ -96,14 +96,17 @@ def empty_domain(tx: Tx, name: str, now: int) -> int:
     return directory.remove_some_of_domain(tx, domain_key(name), now)
 
 
-def add_account(tx: Tx, address: str, credential: str, quota_bytes: int, now: int) -> int:
+def add_account(tx: Tx, address: str, credential: str, quota_bytes: int, now: int, is_enabled: bool = True) -> int:
     """The id of a new account; `credential` from `passwords.hash_password` or `check_hash`.
 
     Raises:
         Refusal: INVALID_NAME, NO_SUCH_DOMAIN, EXISTS.
     """
     local_part, domain = key(address)
-    return directory.add_account(tx, domain, local_part, address, credential, quota_bytes, now)
+    account_id = directory.add_account(tx, domain, local_part, address, credential, quota_bytes, now)
+    if not is_enabled:
+        directory.set_enabled(tx, domain, local_part, False)
+    return account_id
 
 
 def account(tx: Tx, address: str) -> Account:
@@ -116,14 +119,26 @@ def account(tx: Tx, address: str) -> Account:
     return directory.account(tx, domain, local_part)
 
 
-def remove_account(tx: Tx, address: str, now: int) -> None:
-    """Remove an account; its mail is emptied in the background.
+def remove_account(tx: Tx, address: str, now: int) -> Account:
+    """Remove an account, and tell what it was; its mail is emptied in the background.
 
     Raises:
         Refusal: INVALID_NAME, NO_SUCH_USER.
     """
-    local_part, domain = key(address)
-    directory.remove_account(tx, domain, local_part, now)
+    was = account(tx, address)
+    directory.remove_account(tx, was.domain, was.local_part, now)
+    return was
+
+
+def set_enabled(tx: Tx, address: str, is_enabled: bool) -> None:
+    """Allow or forbid signing in; mail is taken either way. What is so already ends no session.
+
+    Raises:
+        Refusal: INVALID_NAME, NO_SUCH_USER.
+    """
+    one = account(tx, address)
+    if one.is_enabled != is_enabled:
+        directory.set_enabled(tx, one.domain, one.local_part, is_enabled)
 
 
 def set_credential(tx: Tx, address: str, credential: str) -> None:

@@ -17,7 +17,7 @@ from pochta.cli.arguments import (
     yes_option,
 )
 from pochta.cli.opening import read, write
-from pochta.cli.output import print_json, print_table, show_size, show_time
+from pochta.cli.output import counted, print_json, print_notes, print_table, show_size, show_time
 
 if TYPE_CHECKING:
     from pochta.store.directory import Account
@@ -81,7 +81,7 @@ def show(ctx: click.Context, address: str, as_json: bool) -> None:
         print_json(_as_json(one))
         return
     click.echo(f"address   {one.address}")
-    click.echo(f"sign-in   {'allowed' if one.is_enabled else 'forbidden'}")
+    click.echo(f"sign-in   {'allowed' if one.is_enabled else 'disabled; mail is still taken'}")
     click.echo(f"messages  {one.message_count}")
     click.echo(f"used      {show_size(one.used_bytes)}")
     click.echo(f"quota     {show_quota(one.quota_bytes)}")
@@ -94,10 +94,33 @@ def show(ctx: click.Context, address: str, as_json: bool) -> None:
 @click.pass_context
 def remove(ctx: click.Context, address: str, yes: bool) -> None:
     """Remove the account ADDRESS and all its mail."""
+    from pochta.accounts import edit, notes
+
+    read(ctx, edit.account, address)  # refused before a person is asked
+    confirm(f"Remove {address} and all its mail?", yes)
+    removed = write(ctx, edit.remove_account, address, int(clock.now_s()))
+    click.echo(f"Removed {removed.address}: {counted(removed.message_count, 'message')}")
+    print_notes(read(ctx, notes.on_removed_account, address))
+
+
+@command.command("disable")
+@click.argument("address", type=ADDRESS)
+@click.pass_context
+def disable(ctx: click.Context, address: str) -> None:
+    """Let nobody sign in to ADDRESS; open connections end, mail is still taken."""
     from pochta.accounts import edit
 
-    confirm(f"Remove {address} and all its mail?", yes)
-    write(ctx, edit.remove_account, address, int(clock.now_s()))
+    write(ctx, edit.set_enabled, address, False)
+
+
+@command.command("enable")
+@click.argument("address", type=ADDRESS)
+@click.pass_context
+def enable(ctx: click.Context, address: str) -> None:
+    """Let ADDRESS sign in again."""
+    from pochta.accounts import edit
+
+    write(ctx, edit.set_enabled, address, True)
 
 
 @command.command("password")

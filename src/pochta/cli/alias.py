@@ -5,7 +5,7 @@ import click
 from pochta import clock
 from pochta.cli.arguments import ADDRESS, json_option
 from pochta.cli.opening import read, write
-from pochta.cli.output import print_json, print_table
+from pochta.cli.output import print_json, print_notes, print_table
 
 
 @click.group("alias")
@@ -19,9 +19,10 @@ def command() -> None:
 @click.pass_context
 def add(ctx: click.Context, address: str, targets: tuple[str, ...]) -> None:
     """Send mail for ADDRESS to each of TARGETS, which may be aliases too."""
-    from pochta.accounts import edit
+    from pochta.accounts import edit, notes
 
     write(ctx, edit.add_alias, address, list(targets), int(clock.now_s()))
+    print_notes(read(ctx, notes.on_targets, address, list(targets)))
 
 
 @command.command("list")

@@ -6,6 +6,7 @@ import click
 
 from pochta import clock
 from pochta.cli.opening import with_store
+from pochta.cli.output import counted
 
 
 @click.command("apply")
@@ -36,5 +37,5 @@ def command(ctx: click.Context, file: Path, dry_run: bool, prune: bool) -> None:
         return len(changes)
 
     count = with_store(ctx, bring_up)
-    told = "nothing to change" if count == 0 else f"{count} change{'s' if count > 1 else ''}"
+    told = counted(count, "change") if count else "nothing to change"
     click.echo(f"{told} (dry run)" if dry_run else told)

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import click
 
-from pochta.errors import Refusal
+from pochta.errors import Refusal, SetupError
 from pochta.log import Secret
 
 MAX_LINE_CHARS: Final = 4096  # a password has 512 bytes at most; `pochta ... < /dev/zero` must end
@@ -64,16 +64,24 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
 
 
+def is_at_terminal() -> bool:
+    """Whether somebody may be asked; standard input is None where it was closed."""
+    return sys.stdin is not None and sys.stdin.isatty()
+
+
 def read_password(from_stdin: bool) -> Secret:
     """The password, from standard input or asked for twice.
 
     Raises:
         click.UsageError: it cannot be a password.
+        SetupError: there is nobody to ask.
     """
     from pochta.accounts import passwords
 
     if from_stdin:
-        text = sys.stdin.readline(MAX_LINE_CHARS).rstrip("\r\n")
+        text = sys.stdin.readline(MAX_LINE_CHARS).rstrip("\r\n") if sys.stdin else ""
+    elif not is_at_terminal():
+        raise SetupError("there is no terminal to ask for the password at; add --password-stdin")
     else:
         text = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
     secret = Secret(text)
@@ -85,6 +93,13 @@ def read_password(from_stdin: bool) -> Secret:
 
 
 def confirm(question: str, yes: bool) -> None:
-    """Ask a person before something is removed; a script (no terminal) is taken at its word."""
-    if not yes and sys.stdin.isatty():
-        click.confirm(question, abort=True, err=True)
+    """Ask a person before something is removed.
+
+    Raises:
+        SetupError: there is nobody to ask.
+    """
+    if yes:
+        return
+    if not is_at_terminal():
+        raise SetupError(f"{question} There is no terminal to ask at; add --yes")
+    click.confirm(question, abort=True, err=True)

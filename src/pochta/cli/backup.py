@@ -27,7 +27,7 @@ def command(ctx: click.Context, folder: Path) -> None:
     messages take no room, so bring DIR to another disk afterwards.
     """
     from pochta import config
-    from pochta.cli.output import show_size
+    from pochta.cli.output import counted, show_size
     from pochta.store import backup
 
     path = config.find_config(ctx.find_root().obj)
@@ -38,7 +38,7 @@ def command(ctx: click.Context, folder: Path) -> None:
     with one_line_errors(), progress_bar() as progress:
         manifest = backup.backup(settings.data_dir, folder, files=files, progress=progress)
     size = show_size(manifest.database_bytes + manifest.blob_bytes)
-    click.echo(f"{folder}: {manifest.accounts} accounts, {manifest.messages} messages, {size}")
+    click.echo(f"{folder}: {counted(manifest.accounts, 'account')}, {counted(manifest.messages, 'message')}, {size}")
     if manifest.missing:
         raise click.ClickException(
             f"{len(manifest.missing)} files of messages are gone from the store, the rest is saved; run `pochta check`"

@@ -9,7 +9,7 @@ import click
 
 from pochta.cli.arguments import json_option
 from pochta.cli.opening import settings_of
-from pochta.cli.output import print_json
+from pochta.cli.output import counted, print_json
 from pochta.errors import SetupError
 
 if TYPE_CHECKING:
@@ -41,7 +41,8 @@ def command(ctx: click.Context, as_json: bool, target: Path | None) -> None:
             print_json(saved._asdict())
         else:
             click.echo(
-                f"{saved.messages} messages in {saved.mailboxes} mailboxes of {saved.accounts} accounts saved,"
+                f"{counted(saved.messages, 'message')} in {counted(saved.mailboxes, 'mailbox')}"
+                f" of {counted(saved.accounts, 'account')} saved,"
                 f" {saved.lost_and_found} more under {salvage.LOST}; {saved.failures} could not be read"
             )
         ctx.exit(1 if saved.failures else 0)
@@ -53,7 +54,7 @@ def command(ctx: click.Context, as_json: bool, target: Path | None) -> None:
         for finding in findings:
             click.echo(str(finding))
         errors = sum(finding.severity is Severity.ERROR for finding in findings)
-        click.echo(f"{errors} errors, {len(findings) - errors} notes")
+        click.echo(f"{counted(errors, 'error')}, {counted(len(findings) - errors, 'note')}")
     ctx.exit(1 if any(finding.severity is Severity.ERROR for finding in findings) else 0)
 
 

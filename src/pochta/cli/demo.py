@@ -65,6 +65,7 @@ def command(ctx: click.Context, folder: Path, host: str, base_port: int) -> None
 
 def _make(path: Path, host: str, base_port: int) -> None:
     from pochta import config
+    from pochta.net.listen import bind_all
     from pochta.net.tls import write_self_signed
     from pochta.store import setup
 
@@ -81,6 +82,12 @@ def _make(path: Path, host: str, base_port: int) -> None:
         listeners = tuple(listener(*port) for port in _PORTS)
     except ValueError:
         raise SetupError(f"--host {host}: is not an IP address; write it as 127.0.0.1 or ::1") from None
+    try:
+        taken = bind_all(listeners)  # before anything is made: a folder keeps the ports it was made with
+    except SetupError as error:
+        raise SetupError(f"{error}; or choose others with --base-port") from None
+    for one in taken:
+        one.socket.close()
     path.parent.mkdir(parents=True, exist_ok=True)
     text = config.initial_toml(HOSTNAME, ACCOUNTS[0][0], listeners=listeners)
     path.write_text(text, encoding="utf-8")
@@ -129,15 +136,17 @@ def _introduce(settings: "Settings", folder: Path) -> None:
     (alice, password), (bob, bob_password) = ACCOUNTS
     click.echo(f"Pochta serves {DOMAIN}; everything is kept in {folder}/ and found again at the next start.\n")
     print_table(("address", "password"), [(alice, password), (bob, bob_password)])
+    click.echo()
     rows = [
         (
             _SHOWN_NAME.get(one.protocol, one.protocol),
             one.address,
-            _SHOWN_TLS[one.tls] + (" or none" if one.allow_plaintext_auth else ""),
+            _SHOWN_TLS[one.tls] + (" or none" if one.allow_plaintext_auth or one.protocol == "smtp" else ""),
         )
         for one in settings.listeners
     ]
     print_table(("protocol", "address", "security"), rows)
+    click.echo()
     sending, reading = (
         next((one for one in settings.listeners if one.protocol == protocol), None)
         for protocol in ("submission", "imap")

@@ -7,7 +7,7 @@ import click
 from pochta import clock
 from pochta.cli.arguments import CATCH_ALL, DOMAIN, confirm, json_option, yes_option
 from pochta.cli.opening import read, with_store, write
-from pochta.cli.output import print_json, print_table, show_time
+from pochta.cli.output import counted, print_json, print_notes, print_table, show_time
 
 if TYPE_CHECKING:
     from pochta.store.directory import Domain
@@ -27,6 +27,7 @@ def add(ctx: click.Context, name: str, catch_all: str | None) -> None:
     from pochta.accounts import edit
 
     write(ctx, edit.add_domain, name, catch_all, int(clock.now_s()))
+    _tell_of_catch_all(ctx, name, catch_all)
 
 
 @command.command("list")
@@ -53,6 +54,14 @@ def catch_all(ctx: click.Context, name: str, address: str | None) -> None:
     from pochta.accounts import edit
 
     write(ctx, edit.set_catch_all, name, address)
+    _tell_of_catch_all(ctx, name, address)
+
+
+def _tell_of_catch_all(ctx: click.Context, name: str, address: str | None) -> None:
+    from pochta.accounts import notes
+
+    if address is not None:
+        print_notes(read(ctx, notes.on_targets, name, [address]))
 
 
 @command.command("remove")
@@ -62,18 +71,26 @@ def catch_all(ctx: click.Context, name: str, address: str | None) -> None:
 @click.pass_context
 def remove(ctx: click.Context, name: str, with_accounts: bool, yes: bool) -> None:
     """Forget the domain NAME; refused while accounts or aliases use it."""
-    from pochta.accounts import edit
+    from pochta.accounts import edit, notes
+    from pochta.store import directory
     from pochta.store.store import Store
 
     async def empty_and_remove(store: Store) -> None:
-        removed = with_accounts
-        while removed:
-            removed = await store.write(0, edit.empty_domain, name, int(clock.now_s())) > 0
+        while await store.write(0, edit.empty_domain, name, int(clock.now_s())) > 0:
+            pass
         await store.write(0, edit.remove_domain, name)
 
-    if with_accounts:
-        confirm(f"Remove {name} with all accounts and their mail?", yes)
+    if not with_accounts:
+        write(ctx, edit.remove_domain, name)
+        return
+    key = edit.domain_key(name)
+    accounts = read(ctx, directory.accounts, key)
+    alias_count = sum(one.domain == key for one in read(ctx, directory.aliases))
+    confirm(f"Remove {name} with all accounts and their mail?", yes)
     with_store(ctx, empty_and_remove)
+    messages = counted(sum(one.message_count for one in accounts), "message")
+    click.echo(f"Removed {name}: {counted(len(accounts), 'account')}, {counted(alias_count, 'alias')}, {messages}")
+    print_notes(read(ctx, notes.on_removed_domain, name))
 
 
 def _as_json(one: "Domain") -> dict[str, object]:

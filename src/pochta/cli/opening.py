@@ -34,7 +34,7 @@ def with_store(ctx: click.Context, use: "Callable[[Store], Awaitable[R]]") -> R:
     """What `use` makes of the store; runs an event loop of its own.
 
     Raises:
-        SetupError: there is no store, or a newer program made it.
+        SetupError: there is no store, or one of another version.
     """
     import asyncio
 
@@ -69,7 +69,7 @@ async def _open(data_dir: Path) -> "AsyncIterator[Store]":
     database = data_dir / sqlite.DATABASE_NAME
     if not database.exists():
         raise SetupError(f"{database}: there is no store; run `pochta init` first")
-    setup.open_for_command(data_dir)
+    setup.check_for_command(data_dir)
     store = Store(data_dir)
     store.start(hears_hints=False)
     try:

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from pochta.cli.backup import CONFIG_NAME, one_line_errors, progress_bar
+from pochta.cli.output import counted
 from pochta.errors import SetupError
 
 
@@ -29,7 +30,7 @@ def command(ctx: click.Context, folder: Path, target: Path | None) -> None:
         target, user = settings.data_dir, settings.user
     with one_line_errors(), progress_bar() as progress:
         manifest = backup.restore(folder, target, owner=_owner(target, user), progress=progress)
-    click.echo(f"{target}: {manifest.accounts} accounts, {manifest.messages} messages")
+    click.echo(f"{target}: {counted(manifest.accounts, 'account')}, {counted(manifest.messages, 'message')}")
     if manifest.missing:
         raise click.ClickException(f"{len(manifest.missing)} files of messages were not in the backup; see {folder}")
     if (folder / CONFIG_NAME).exists():

@@ -6,7 +6,7 @@ import click
 
 from pochta.cli.arguments import json_option
 from pochta.cli.opening import settings_of
-from pochta.cli.output import print_json, print_table, show_size
+from pochta.cli.output import counted, print_json, print_table, show_size
 from pochta.errors import Refusal, RefusalCode, SetupError
 
 if TYPE_CHECKING:
@@ -52,7 +52,8 @@ def _rows(status: "Status", server: "ServerFigures") -> "Iterator[tuple[str, str
         yield head, f"{one.protocol} {one.address}" + ("" if one.tls == "none" else f" {one.tls}")
     yield "connections", ", ".join(f"{protocol} {count}" for protocol, count in server.connections.items())
     lane = server.lane
-    yield "lane hold", f"p50 {_show_ms(lane.hold_p50_ms)}, p99 {_show_ms(lane.hold_p99_ms)}; {lane.commits} commits"
+    holds = f"p50 {_show_ms(lane.hold_p50_ms)}, p99 {_show_ms(lane.hold_p99_ms)}"
+    yield "lane hold", f"{holds}; {counted(lane.commits, 'commit')}"
     yield "loop lag", f"worst {_show_ms(server.loop_lag.worst_ms)}; {server.loop_lag.breaches} over 10 ms"
     yield "index lag", "none yet"
     yield "WAL size", show_size(server.wal_bytes)

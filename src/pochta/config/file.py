@@ -37,6 +37,8 @@ DEFAULT_PATHS: Final = (Path("pochta.toml"), Path("/etc/pochta/pochta.toml"))
 
 _LMTP_FORBIDDEN_PORT: Final = 25
 
+_PASSWORD_PROTOCOLS: Final = frozenset({ListenerProtocol.SUBMISSION, ListenerProtocol.IMAP, ListenerProtocol.POP3})
+
 _MAX_CONFIG_BYTES: Final = MIB  # a hundred times the longest sensible file: -c /dev/zero must end
 _HOSTNAME: Final = re.compile(r"(?=.{1,255}\Z)[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9-]{1,63})*\Z")
 
@@ -278,10 +280,20 @@ def _check_listener(path: Path, where: str, one: Listener) -> None:
     if one.protocol is ListenerProtocol.LMTP and port == _LMTP_FORBIDDEN_PORT:
         # RFC 2033 §5: LMTP must not be spoken on port 25
         raise SetupError(f'{path}: {where}: "lmtp" may not use port 25; the usual one is "127.0.0.1:24"')
+    if one.protocol is ListenerProtocol.LMTP and host == "*":
+        raise SetupError(
+            f'{path}: {where}: "lmtp" asks for no password; listen on "127.0.0.1:24", or on the address that the mail'
+            " system in front reaches"
+        )
     if one.allow_plaintext_auth and not is_loopback(host):
         raise SetupError(
             f"{path}: {where}: allow_plaintext_auth would let others read passwords sent to {one.address};"
             ' remove it, or listen on "127.0.0.1"'
+        )
+    if one.protocol in _PASSWORD_PROTOCOLS and one.tls is ListenerTls.NONE and not is_loopback(host):
+        raise SetupError(
+            f"{path}: {where}: nobody could sign in at {one.address}, for passwords need TLS there;"
+            ' write tls = "starttls" or "implicit"'
         )
 
 

@@ -92,8 +92,9 @@ class Smtp(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     bare_newline: Annotated[
         BareNewline,
         Meta(
-            description="A message with a CR or LF of its own: `refuse` it, or `normalise` a bare LF to CRLF. Neither"
-            " lets it end the message, which is how other servers let a second message be smuggled in."
+            description="A message with a CR or LF of its own: `refuse` it, or `normalise` a bare LF to CRLF (a bare"
+            " CR is refused all the same). Neither lets it end the message, which is how other servers let a second"
+            " message be smuggled in."
         ),
     ] = BareNewline.REFUSE
     bare_newline_exempt: Annotated[

@@ -14,7 +14,7 @@ from pochta.mime.facts import FactsBuilder, MessageFacts, facts
 from pochta.store.blobs import INLINE_MAX_BYTES, Blobs, BlobWriter, NewBlob
 from pochta.store.messages import NewMessage
 
-DERIVED_VERSION: Final = 1  # raise it when the scanner's values change: a background step then makes them anew
+DERIVED_VERSION: Final = 2  # raise it when the scanner's values change: a background step then makes them anew
 DELIMITERS_INLINE_MAX: Final = 500  # lines that may begin a part: 5 us each; mail has under 50
 # A message with a header of 30 KiB and 100 parts holds a quarter of it; 100 connections at once hold 25 MB at the most
 HELD_BY_SCANNER_MAX: Final = 256 * 1024
@@ -50,7 +50,7 @@ class Intake:
 class Incoming:
     """One message being received."""
 
-    __slots__ = ("_blobs", "_builder", "_held", "_intake", "_writer", "received_count", "size")
+    __slots__ = ("_blobs", "_builder", "_held", "_intake", "_writer", "message_id", "received_count", "size")
 
     def __init__(self, intake: Intake, blobs: Blobs) -> None:
         self._intake = intake
@@ -59,7 +59,8 @@ class Incoming:
         self._writer: BlobWriter | None = None
         self._builder: FactsBuilder | None = None
         self.size = 0
-        self.received_count = 0  # known after `finish`
+        self.received_count = 0  # known after `finish`, as is:
+        self.message_id = ""
 
     def write(self, data: bytes) -> None:
         """Take the next bytes of the message.
@@ -115,6 +116,7 @@ class Incoming:
             blob = await asyncio.to_thread(self._writer.finish)
             found = await self._facts_of_heavy(_facts_of_file, self._blobs, blob.file or "")
         self.received_count = found.received_count
+        self.message_id = (found.message_id or b"").decode("ascii", "replace")
         return new_message(blob, found, received_at)
 
     async def _facts_of_heavy(self, scan: Callable[..., MessageFacts], *args: object) -> MessageFacts:

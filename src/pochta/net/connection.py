@@ -252,6 +252,7 @@ class Connection(asyncio.Protocol):
         self._in_handshake = False
         self._transport = made
         self.is_secure = True
+        log.event("tls.started", conn=self.id, tls=self.tls_version)
         made.set_write_buffer_limits(WRITE_HIGH_BYTES, WRITE_LOW_BYTES)
         self._held = False
         if self._early is not None or self._eof_seen != self._eof_told:

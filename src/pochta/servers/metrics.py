@@ -20,6 +20,7 @@ REQUEST_S: Final = 5.0  # within the drain of a stop; Prometheus sends its reque
 
 _REQUEST_LINE: Final = re.compile(rb"(?P<method>[A-Z]+) (?P<target>[\x21-\x7e]+) HTTP/1\.[01]\r?\n")
 _HEADER_END: Final = re.compile(rb"\r?\n\r?\n")
+_PROTOCOLS: Final = ("imap", "pop3", "smtp")  # counters of theirs begin with these
 _TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -97,7 +98,7 @@ def _lines(server: ServerFigures) -> Iterator[str]:
     yield from _metric("uptime_seconds", "gauge", "Since the oldest worker started.", server.uptime_s)
     yield from _family("connections", "gauge", "Open connections.", "protocol", server.connections)
     for name, count in server.counters.items():
-        yield from _metric(f"{name}_total", "counter", f"{name.replace('_', ' ').capitalize()}.", count)
+        yield from _metric(f"{name}_total", "counter", _help(name), count)
     lane, lag = server.lane, server.loop_lag
     yield from _metric("lane_commits_total", "counter", "Commits of the write lane.", lane.commits)
     yield from _metric("lane_writes_total", "counter", "Writes in those commits.", lane.writes)
@@ -114,6 +115,12 @@ def _lines(server: ServerFigures) -> Iterator[str]:
     yield from _metric("disk_min_free_bytes", "gauge", "Free space below which mail waits.", server.min_free_bytes)
     yield from _metric("view_memory_bytes", "gauge", "Views of selected mailboxes.", server.view_memory_bytes)
     yield from _metric("spool_memory_bytes", "gauge", "Messages being received.", server.spool_memory_bytes)
+
+
+def _help(name: str) -> str:
+    """`imap_commands` as "IMAP commands."."""
+    first, *rest = name.split("_")
+    return " ".join((first.upper() if first in _PROTOCOLS else first.capitalize(), *rest)) + "."
 
 
 def _metric(name: str, kind: str, text: str, value: float) -> Iterator[str]:

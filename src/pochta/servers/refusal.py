@@ -52,6 +52,11 @@ REFUSALS: Final[dict[RefusalCode, Answers]] = {
 }
 
 
+def _sentence(text: str) -> str:
+    """As people read it: some texts begin in the middle of a command's error line."""
+    return text[:1].upper() + text[1:]
+
+
 def smtp_reply(error: PochtaError) -> Reply:
     """The reply to a lawful "no".
 
@@ -59,10 +64,10 @@ def smtp_reply(error: PochtaError) -> Reply:
     """
     if isinstance(error, Refusal):
         code, enhanced = REFUSALS[error.code].smtp
-        return Reply(code, enhanced, error.text)
+        return Reply(code, enhanced, _sentence(error.text))
     if isinstance(error, TryLater):
         # RFC 3463 §3.4: 4.3.1, mail system full, is the only lasting cause here
-        return Reply(452, "4.3.1", error.reason[:1].upper() + error.reason[1:])
+        return Reply(452, "4.3.1", _sentence(error.reason))
     raise error
 
 
@@ -72,9 +77,9 @@ def imap_answer(error: PochtaError) -> tuple[ImapAnswer, str]:
     Raises: the error itself when it is neither a `Refusal` nor a `TryLater`.
     """
     if isinstance(error, Refusal):
-        return REFUSALS[error.code].imap, error.text
+        return REFUSALS[error.code].imap, _sentence(error.text)
     if isinstance(error, TryLater):
-        return _no(b"UNAVAILABLE"), error.reason[:1].upper() + error.reason[1:]
+        return _no(b"UNAVAILABLE"), _sentence(error.reason)
     raise error
 
 
@@ -84,7 +89,7 @@ def pop3_answer(error: PochtaError) -> tuple[bytes, str]:
     Raises: the error itself when it is neither a `Refusal` nor a `TryLater`.
     """
     if isinstance(error, Refusal):
-        return REFUSALS[error.code].pop3, error.text[:1].upper() + error.text[1:]
+        return REFUSALS[error.code].pop3, _sentence(error.text)
     if isinstance(error, TryLater):
-        return b"SYS/TEMP", error.reason[:1].upper() + error.reason[1:]
+        return b"SYS/TEMP", _sentence(error.reason)
     raise error

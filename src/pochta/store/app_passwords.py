@@ -68,7 +68,11 @@ def add(
     count = tx.row("SELECT count(*) FROM app_password WHERE account_id = ?", (account_id,))
     if count is None or count[0] >= MAX_PER_ACCOUNT:
         raise Refusal(RefusalCode.LIMIT, f"an account has at most {MAX_PER_ACCOUNT} app passwords; remove one first")
-    row = tx.row("UPDATE account SET next_id = next_id + 1 WHERE id = ? RETURNING next_id - 1", (account_id,))
+    row = tx.row(
+        "UPDATE account SET last_app_password_id = last_app_password_id + 1 WHERE id = ?"
+        " RETURNING last_app_password_id",
+        (account_id,),
+    )
     assert row is not None
     tx.run(
         "INSERT INTO app_password (account_id, id, label, scope, digest, stored_keys, server_keys, created_at)"

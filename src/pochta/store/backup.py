@@ -482,7 +482,8 @@ def _remove_contents(target: Path) -> None:
 
 def _write_durably(path: Path, data: bytes) -> None:
     temporary = path.with_name(path.name + ".new")
-    with open(temporary, "xb") as file:
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with open(fd, "wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())

@@ -384,8 +384,13 @@ def _check_addresses(tx: Tx) -> Iterator[Finding]:
         local_part, _, domain = unicodedata.normalize("NFC", target).casefold().rpartition("@")
         id = domains.get(domain)
         if id is not None and "+" not in local_part and (id, local_part) not in keys:
-            what = f"sends to {target}, which does not exist here"
-            yield Finding(Severity.NOTE, what, address, "make the address or change the alias")
+            yield no_such_target(address, target)
+
+
+def no_such_target(where: str, target: str) -> Finding:
+    """An alias or catch-all sends to an address of ours that nobody has."""
+    what = f"sends to {target}, which does not exist here"
+    return Finding(Severity.NOTE, what, where, "make the address or change the alias")
 
 
 ACCOUNT_STEPS: Final[tuple[AccountStep, ...]] = (

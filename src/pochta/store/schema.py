@@ -7,6 +7,7 @@
 What every reader may rely on:
 * `account.mod_seq` is the last number given out; all rows that one transaction changes in an account share one.
 * `account.next_id` numbers mailboxes, messages and threads of the account; a number is never used twice.
+  `account.last_app_password_id` does so for app passwords, whose numbers people type.
 * `placement.flags` is a 63-bit set: bits 0-4 are the system flags (`flags.py`), the others index `keyword`.
 * `mailbox.name` and `account.local_part` are NULL once removed; the rows stay until the sweeper has emptied them.
 """
@@ -239,6 +240,8 @@ CREATE TABLE task (
 # By the version that brought them: what a store of the version before lacks.
 _ADDED: Final = {
     2: """
+ALTER TABLE account ADD COLUMN last_app_password_id INTEGER NOT NULL DEFAULT 0;
+
 CREATE TABLE app_password (
   account_id INTEGER NOT NULL,
   id INTEGER NOT NULL,
@@ -292,12 +295,12 @@ _WORDS: Final[dict[Dialect, tuple[tuple[str, str], ...]]] = {
 
 
 def statements(dialect: Dialect) -> list[str]:
-    """The CREATE statements of the newest version, in order, without semicolons."""
+    """The statements that make an empty store of the newest version, in order, without semicolons."""
     return _translated(_TABLES + "".join(_ADDED.values()), dialect)
 
 
 def additions(dialect: Dialect, version: int) -> list[str]:
-    """The CREATE statements that make a store of `version` one of the newest."""
+    """The statements that make a store of `version` one of the newest."""
     return _translated("".join(text for since, text in _ADDED.items() if since > version), dialect)
 
 

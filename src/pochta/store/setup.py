@@ -1,6 +1,7 @@
 """The life of a store on disk: made, opened by a newer program, started, stopped.
 
-`create` makes an empty one; `prepare` runs before the workers of a server start; `finish` after they ended cleanly.
+`create` makes an empty one; `prepare` runs before the workers of a server start, and it alone upgrades a store;
+`finish` runs after they ended cleanly.
 INV-3: a start that follows no clean stop raises the server-wide mod_seq floor, because a power cut may have taken
 numbers that clients have already seen.
 """
@@ -10,6 +11,7 @@ from typing import Final
 
 import apsw
 
+from pochta import log
 from pochta.errors import SetupError
 from pochta.store import schema, sqlite
 
@@ -54,8 +56,8 @@ def first_meta_rows() -> list[tuple[str, int]]:
     ]
 
 
-def check_version(connection: apsw.Connection, database: Path, *, for_writing: bool = True) -> None:
-    """Refuse a store that this program may not open.
+def check_version(connection: apsw.Connection, database: Path, *, for_writing: bool = True) -> int:
+    """The version of a store that this program may open.
 
     Raises:
         SetupError: it was made by a newer program, or it is no store of ours.
@@ -70,30 +72,34 @@ def check_version(connection: apsw.Connection, database: Path, *, for_writing: b
             f"{database}: made by a newer Pochta (store version {meta.get('schema_version')}, this program knows"
             f" {schema.SCHEMA_VERSION}); install the newer program"
         )
+    version = meta.get("schema_version")
+    return version if isinstance(version, int) else 0
 
 
-def open_for_command(data_dir: Path) -> None:
-    """Check and migrate the store, which a server may be using, for a command that works on it.
+def check_for_command(data_dir: Path) -> None:
+    """Refuse a store that a command may not change, whether or not a server uses it.
+
+    Only a server that starts upgrades a store: nobody expects that of `pochta account list`, and a server of the
+    version before may be running.
 
     Raises:
-        SetupError: see `check_version`.
+        SetupError: the store is of an older version; or see `check_version`.
     """
     database = data_dir / sqlite.DATABASE_NAME
     connection = sqlite.connect(database)
     try:
-        check_version(connection, database)
-        with connection:
-            _migrate(connection)
+        version = check_version(connection, database)
     finally:
         connection.close()
+    if version < schema.SCHEMA_VERSION:
+        raise SetupError(
+            f"{database}: store version {version}, this program writes {schema.SCHEMA_VERSION};"
+            " start `pochta serve` once (it upgrades the store; back up first)"
+        )
 
 
-def _migrate(connection: apsw.Connection) -> None:
-    """Add what newer versions brought; nothing in a store of this version."""
-    found = connection.execute("SELECT number FROM meta WHERE name = 'schema_version'").fetchall()
-    version = next((row[0] for row in found), 0)
-    if not isinstance(version, int) or version >= schema.SCHEMA_VERSION:
-        return
+def _migrate(connection: apsw.Connection, version: int) -> None:
+    """Add what versions after `version` brought."""
     for statement in schema.additions("sqlite", version):
         connection.execute(statement)
     numbers = [("schema_version", schema.SCHEMA_VERSION), ("min_reader", schema.MIN_READER)]
@@ -102,7 +108,7 @@ def _migrate(connection: apsw.Connection) -> None:
 
 
 def prepare(data_dir: Path, *, is_throwaway: bool = False) -> None:
-    """Make the store ready for a server: versions checked, floor raised after an unclean stop, marked as running.
+    """Make the store ready for a server: upgraded, floor raised after an unclean stop, marked as running.
 
     Raises:
         SetupError: no store, or one of a newer program.
@@ -112,14 +118,17 @@ def prepare(data_dir: Path, *, is_throwaway: bool = False) -> None:
     if is_throwaway:
         connection.pragma("synchronous", "off")
     try:
-        check_version(connection, database)
+        version = check_version(connection, database)
         with connection:
-            _migrate(connection)
+            if version < schema.SCHEMA_VERSION:
+                _migrate(connection, version)
             if connection.execute("SELECT 1 FROM meta WHERE name = 'is_clean' AND number = 0").fetchone():
                 raise_floor(connection)
             connection.execute("UPDATE meta SET number = 0 WHERE name = 'is_clean'")
     finally:
         connection.close()
+    if version < schema.SCHEMA_VERSION:
+        log.event("store.migrated", from_version=version, to_version=schema.SCHEMA_VERSION)
     (data_dir / "run").mkdir(mode=0o700, exist_ok=True)
 
 

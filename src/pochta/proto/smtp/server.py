@@ -524,7 +524,9 @@ class SmtpServer:
     def _on_auth(self, argument: str) -> None:
         """Source: RFC 4954 §4."""
         if not self.auth_mechanisms:
-            raise CommandError(replies.ENCRYPTION_REQUIRED if self._offers_tls else replies.NOT_IMPLEMENTED)
+            # Where nobody signs in, TLS would not change that
+            is_too_early = self.requires_auth and self._offers_tls
+            raise CommandError(replies.ENCRYPTION_REQUIRED if is_too_early else replies.NOT_IMPLEMENTED)
         if not self._has_said_hello:
             raise CommandError(replies.HELLO_FIRST)
         if self.is_authenticated:

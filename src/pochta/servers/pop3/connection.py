@@ -262,12 +262,9 @@ class Pop3Connection(Connection):
             account = await self.context.authenticator.verify(
                 event.username, Secret(event.password), service=Service.POP3, peer=self.peer_address
             )
-        except Refusal as refusal:
-            self.refuse(refusal)
-            self._count_auth_failure()
-            return
-        except TryLater as error:
+        except (Refusal, TryLater) as error:
             self.refuse(error)
+            self._count_auth_failure()
             return
         try:
             if self.context.locks is not None:
@@ -294,7 +291,13 @@ class Pop3Connection(Connection):
         self._ticket = self.context.signed_in.add(account, self)
         self.engine.accept_sign_in(inbox.maildrop)
         self.context.counters["logins"] += 1
-        log.event("pop3.login", conn=self.id, account=account.address, messages=len(inbox.maildrop))
+        log.event(
+            "pop3.login",
+            conn=self.id,
+            account=account.address,
+            peer=self.peer_address,
+            messages=len(inbox.maildrop),
+        )
 
     async def _start_tls(self) -> None:
         assert self.context.tls is not None

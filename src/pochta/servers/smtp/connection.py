@@ -132,7 +132,7 @@ class SmtpConnection(Connection):
     def signed_in(self, account: AuthenticatedAccount) -> None:
         """An AUTH exchange has succeeded."""
         self._ticket = self.context.signed_in.add(account, self)
-        log.event("smtp.signin", conn=self.id, account=account.address, peer=self.peer_address)
+        log.event("smtp.login", conn=self.id, account=account.address, peer=self.peer_address)
 
     def _forget_sign_in(self) -> None:
         ticket, self._ticket = self._ticket, None

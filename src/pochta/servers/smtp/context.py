@@ -68,6 +68,7 @@ class Transaction:
 
     reverse_path: str
     size: int | None
+    id: str = ""  # in the Received field, in the reply and in the log: by it a message is found again
     is_smtputf8: bool = False
     recipients: list[Recipient] = field(default_factory=list)
     known: dict[Address, Recipient] = field(default_factory=dict)

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 _FULL: Final = "The mailbox is full"
 _RELAY: Final = Reply(550, "5.7.1", "Relaying denied: no mail is kept here for that domain")
 # RFC 3463 §3.4: X.3.3, the system cannot do what was asked
-_ELSEWHERE: Final = Reply(550, "5.3.3", "This server cannot send to other servers yet: no mail is kept here for that")
+_ELSEWHERE: Final = Reply(
+    550, "5.3.3", "This server keeps no mail for that domain, and cannot send to other servers yet"
+)
 _FORWARDED: Final = Reply(550, "5.3.3", "This address forwards to another server, which is not possible yet")
 # DEVIATES RFC 5321 §4.4: OK and a notification are what it asks for; without bounces the sender would never learn of
 # those who got nothing, while every sending server tries again after 451.
@@ -113,6 +115,7 @@ def begin_data(connection: "SmtpConnection") -> None:
     except TryLater as error:
         connection.engine.reply(smtp_reply(error))
         return
+    transaction.id = f"{connection.id:x}-{clock.token_hex(6)}"
     transaction.incoming = context.intake.open()
     _write(transaction, _trace(connection, transaction))
     if context.role is Role.SUBMISSION:
@@ -127,7 +130,7 @@ def _trace(connection: "SmtpConnection", transaction: Transaction) -> bytes:
         hostname=connection.context.hostname,
         reverse_path=transaction.reverse_path,
         recipients=tuple(one.address for one in transaction.recipients),
-        message_id=f"{connection.id:x}-{clock.token_hex(6)}",  # RFC 5321 §4.4: ID is an atom, so no dot
+        message_id=transaction.id,
         now_s=clock.now_s(),
     )
 
@@ -183,11 +186,12 @@ async def end(connection: "SmtpConnection") -> None:
         _refuse_message(connection, transaction, outcome)
         return
     for one in transaction.recipients if connection.context.role is Role.LMTP else transaction.recipients[:1]:
+        to = f"<{one.address}> " if connection.context.role is Role.LMTP else ""
         if one.accounts in outcome:
-            connection.engine.accept()
+            connection.engine.reply(Reply(250, "2.0.0", f"{to}Accepted as {transaction.id}"))
         else:
-            log.event("smtp.message.refused", conn=connection.id, sender=f"<{transaction.reverse_path}>", reason=_FULL)
-            connection.engine.reply(smtp_reply(Refusal(RefusalCode.OVER_QUOTA, _FULL)))
+            _note_refusal(connection, transaction, one.address, _FULL)
+            connection.engine.reply(smtp_reply(Refusal(RefusalCode.OVER_QUOTA, f"{to}{_FULL}")))
 
 
 async def _deliver(
@@ -243,21 +247,37 @@ def _note_delivery(
     connection: "SmtpConnection", transaction: Transaction, new: NewMessage, recipients: list[Recipient]
 ) -> None:
     accounts = {account for one in recipients for account in one.accounts}
+    message_id = transaction.incoming.message_id if transaction.incoming is not None else ""
     connection.context.counters["messages_delivered"] += len(accounts)
+    for one in recipients:
+        log.event(
+            "smtp.delivered",
+            conn=connection.id,
+            id=transaction.id,
+            sender=f"<{transaction.reverse_path}>",
+            to=f"<{one.address}>",
+            message_id=message_id,
+            size=new.blob.size,
+            role=connection.context.role.value,
+        )
+
+
+def _note_refusal(connection: "SmtpConnection", transaction: Transaction, to: str, reason: object) -> None:
     log.event(
-        "smtp.delivered",
+        "smtp.message.refused",
         conn=connection.id,
+        id=transaction.id,
         sender=f"<{transaction.reverse_path}>",
-        recipients=len(recipients),
-        size=new.blob.size,
+        to=f"<{to}>",
+        reason=reason,
     )
 
 
 def _refuse_message(
     connection: "SmtpConnection", transaction: Transaction, error: Refusal | TryLater | CircleError
 ) -> None:
-    reason = CIRCLE.text if isinstance(error, CircleError) else error
-    log.event("smtp.message.refused", conn=connection.id, sender=f"<{transaction.reverse_path}>", reason=reason)
+    for one in transaction.recipients:
+        _note_refusal(connection, transaction, one.address, CIRCLE.text if isinstance(error, CircleError) else error)
     if isinstance(error, CircleError):
         reply = CIRCLE
     elif isinstance(error, Refusal) and error.code is RefusalCode.OVER_QUOTA and len(transaction.accounts) > 1:

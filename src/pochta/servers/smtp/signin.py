@@ -97,6 +97,6 @@ class SignIn:
             self._connection.engine.reply(_TOO_MANY_FAILURES)
         elif isinstance(error, TryLater):
             # RFC 4954 §6: 454 4.7.0, a temporary failure of authentication
-            self._connection.engine.reply(Reply(454, "4.7.0", error.reason[:1].upper() + error.reason[1:]))
+            self._connection.engine.reply(smtp_reply(error)._replace(code=454, enhanced="4.7.0"))
         else:
             self._connection.engine.reply(smtp_reply(error))
