@@ -1,7 +1,10 @@
 """What the project says of itself, held against the code: layers, sizes, purity, and every page that lists things."""
 
 import ast
+import importlib
 import re
+import re._constants as re_constants  # the parser of `re`, which shows what a pattern repeats
+import re._parser as re_parser
 import smtplib
 import ssl
 from collections import defaultdict
@@ -290,6 +293,39 @@ def test_events_page_has_every_event_with_its_fields() -> None:
 
 def test_events_are_named_by_area_and_what_happened() -> None:
     assert [one for one in logged_events() if not re.fullmatch(r"bug|[a-z][a-z0-9]*(\.[a-z_]+){1,2}", one)] == []
+
+
+SINGLE: Final = {re_constants.IN, re_constants.LITERAL, re_constants.NOT_LITERAL, re_constants.ANY}
+FAILS_AT_ONCE: Final = {re_constants.ASSERT, re_constants.ASSERT_NOT}
+
+
+def doubtful_repeats(tree: Any) -> Iterator[str]:  # Any: the parser of `re` has no public types
+    """Possessive repeats of a group that may fail behind something it has taken."""
+    for operator, value in tree:
+        if operator is re_constants.POSSESSIVE_REPEAT:
+            body = value[2]
+            if not (len(body) == 1 and body[0][0] in SINGLE) and body[0][0] not in FAILS_AT_ONCE:
+                yield str(body)
+        for part in value if isinstance(value, list | tuple) else [value]:
+            for inner in part if isinstance(part, list) else [part]:
+                if isinstance(inner, re_parser.SubPattern):
+                    yield from doubtful_repeats(inner)
+
+
+def test_no_pattern_meets_the_bug_of_older_pythons() -> None:
+    """CPython before 3.11.5, and so Debian 12, repeats such groups from where they failed (gh-106052)."""
+    found: dict[str, list[str]] = {}
+    for path in MODULES:
+        name = ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
+        if name.endswith("__main__"):
+            continue
+        for value in vars(importlib.import_module(name.removesuffix(".__init__"))).values():
+            if isinstance(value, re.Pattern):
+                flags = value.flags & ~(re.UNICODE if isinstance(value.pattern, bytes) else 0)
+                repeats = list(doubtful_repeats(re_parser.parse(value.pattern, flags)))
+                if repeats:
+                    found[f"{name}: {value.pattern!r}"] = repeats
+    assert found == {}
 
 
 def advertised_by_imap() -> set[str]:

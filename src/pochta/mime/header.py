@@ -24,7 +24,9 @@ MAX_PARAMS = 100
 Params = tuple[tuple[bytes, bytes], ...]
 
 # RFC 5322 §3.6.8: field names are printable US-ASCII without colon; §4.5 lets white space stand before the colon.
-_FIELD = re.compile(rb"^(([!-9;-~]++)[ \t]*+:([^\n]*+(?:\n[ \t][^\n]*+)*+\n?))", re.MULTILINE)
+# A repeated group is possessive only where it fails without having taken anything: CPython before 3.11.5 goes on from
+# where it failed (gh-106052). Elsewhere groups are atomic, which costs memory for each repetition, and so bounded.
+_FIELD = re.compile(rb"^(([!-9;-~]++)[ \t]*+:([^\n]*+(?:(?=\n[ \t])\n[^\n]*+)*+\n?))", re.MULTILINE)
 _FOLD = re.compile(rb"\r?\n(?=[ \t])")
 
 
@@ -45,7 +47,7 @@ def unfold(value: bytes) -> bytes:
 
 
 # A thousand quoted pairs at most: each costs 50 octets while the pattern runs.
-_PARAM = re.compile(rb';\s*+([^\s=;"]*+)\s*+=\s*+(?:"([^"\\]*+(?:\\.[^"\\]*+){0,1000}+)"?|([^;]*+))|;', re.DOTALL)
+_PARAM = re.compile(rb';\s*+([^\s=;"]*+)\s*+=\s*+(?:"([^"\\]*+(?>(?:\\.[^"\\]*+){0,1000}))"?|([^;]*+))|;', re.DOTALL)
 _QUOTED_PAIR = re.compile(rb"\\(.)", re.DOTALL)
 _SECTION = re.compile(rb"([^*]+)(?:\*([0-9]{1,4}))?(\*)?")
 _UNSAFE = re.compile(rb"[^A-Za-z0-9!#$&+.^_`{}|~-]")

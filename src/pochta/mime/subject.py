@@ -11,7 +11,7 @@ _MAX_RAW = 32 * 1024
 
 _BLOB = r"\[[^\[\]]*+\] *+"
 _REFWD = rf"(?:re|fwd?) *+(?:{_BLOB})?:"
-_LEADER = re.compile(rf"(?:{_BLOB})*+{_REFWD}| ++", re.IGNORECASE)
+_LEADER = re.compile(rf"(?>(?:{_BLOB})*){_REFWD}| ++", re.IGNORECASE)
 _ONE_BLOB = re.compile(_BLOB)
 _TRAILER = "(fwd)"
 

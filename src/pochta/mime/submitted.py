@@ -18,12 +18,12 @@ MAX_FROM_BYTES: Final = 32 * 1024  # INV-12: 10 000 commas take 6 ms. 100 author
 
 _END: Final = b"\r\n\r\n"
 _REMOVED: Final = re.compile(
-    rb"^(?:Bcc|Resent-Bcc|Return-Path)[ \t]*+:[^\n]*+\n(?:[ \t][^\n]*+\n)*+", re.MULTILINE | re.IGNORECASE
+    rb"^(?:Bcc|Resent-Bcc|Return-Path)[ \t]*+:[^\n]*+\n(?:(?=[ \t])[^\n]*+\n)*+", re.MULTILINE | re.IGNORECASE
 )
 _FIELD_START: Final = re.compile(rb"[!-9;-~]++[ \t]*+:")
 # RFC 5322 §3.2.2, §3.2.4: in these an `@` is no address. Comments in comments: as deep as anybody has ever nested them.
-_QUOTED: Final = rb'"(?:[^"\\]|\\.){0,998}+"'
-_COMMENT: Final = rb"\((?:[^()\\]|\\.|\((?:[^()\\]|\\.){0,998}+\)){0,998}+\)"
+_QUOTED: Final = rb'"(?>(?:[^"\\]|\\.){0,998})"'
+_COMMENT: Final = rb"\((?>(?:[^()\\]|\\.|\((?>(?:[^()\\]|\\.){0,998})\)){0,998})\)"
 _NO_ADDRESS: Final = re.compile(_QUOTED + rb"|" + _COMMENT, re.DOTALL)
 # `anna@example.org <anna@example.org>`: no name (§3.4), and everybody reads the same
 _TWICE: Final = re.compile(rb"(?:\A|(?<=[\s,:]))([^\s<>,:;@]{1,320}+@[^\s<>,:;@]{1,320}+)\s*+<\1>", re.IGNORECASE)
