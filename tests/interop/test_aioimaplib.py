@@ -91,12 +91,22 @@ async def _connected(server: Server, user: str) -> IMAP4_SSL:
     return imap
 
 
+async def _leave(imap: IMAP4_SSL) -> None:
+    """Log out and see the transport closed: aioimaplib leaves that to the garbage collector."""
+    await imap.logout()
+    transport = imap.protocol.transport
+    if transport is not None:
+        transport.abort()
+    for _ in range(10):  # turns of the loop: TLS tells TCP, TCP closes its socket
+        await asyncio.sleep(0)
+
+
 def test_three_rounds(tls_server: Server) -> None:
     account = Account(tls_server, "aioimaplib@example.org")
     with asyncio.Runner() as runner:
         imap = runner.run(_connected(tls_server, account.address))
         three_rounds(Connected(runner, imap), account)
-        runner.run(imap.logout())
+        runner.run(_leave(imap))
 
 
 def test_idle_tells_of_a_delivery(tls_server: Server) -> None:
@@ -110,7 +120,7 @@ def test_idle_tells_of_a_delivery(tls_server: Server) -> None:
         told = await imap.wait_server_push(TIMEOUT_S)
         imap.idle_done()
         await idling
-        await imap.logout()
+        await _leave(imap)
         return list(told)
 
     assert b"1 EXISTS" in asyncio.run(idle())
