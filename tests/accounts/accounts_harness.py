@@ -8,6 +8,7 @@ from pochta.accounts import edit
 from pochta.accounts.passwords import Cost, hash_password
 from pochta.log import Secret
 from pochta.store.store import Store
+from pochta.store.tx import Row, Tx
 
 CHEAP = Cost(memory_kib=8, passes=1)
 NOW = 1_750_000_000
@@ -56,3 +57,8 @@ class HeldWall:
 
     def __init__(self) -> None:
         self.at = float(NOW)
+
+
+def query(tx: Tx, sql: str) -> list[Row]:
+    """For `Accounts.read`: any rows."""
+    return tx.rows(sql)

@@ -9,6 +9,8 @@ import pytest
 from accounts_harness import Accounts, HeldClock, HeldWall
 
 from pochta import clock, log
+from pochta.accounts import passwords
+from pochta.log import Secret
 from pochta.store import setup
 from pochta.store.store import Store
 
@@ -65,3 +67,17 @@ def wall(monkeypatch: pytest.MonkeyPatch) -> HeldWall:
     wall = HeldWall()
     monkeypatch.setattr(clock.current(), "now", lambda: wall.at)
     return wall
+
+
+@pytest.fixture
+def checks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The credentials that were checked by the slow hash."""
+    seen: list[str] = []
+    verify = passwords.verify_password
+
+    def watched(credential: str, password: Secret) -> bool:
+        seen.append(credential)
+        return verify(credential, password)
+
+    monkeypatch.setattr(passwords, "verify_password", watched)
+    return seen

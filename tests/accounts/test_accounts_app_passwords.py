@@ -9,9 +9,9 @@ from collections import Counter
 from collections.abc import Iterator
 
 import pytest
-from accounts_harness import CHEAP, NOW, Accounts, HeldClock, HeldWall
+from accounts_harness import CHEAP, NOW, Accounts, HeldClock, HeldWall, query
 
-from pochta.accounts import app_passwords, apply, declare, edit, passwords
+from pochta.accounts import app_passwords, apply, declare, edit
 from pochta.accounts.app_passwords import letters_of, scram_keys
 from pochta.accounts.auth import SECRET_NAME, AuthenticatedAccount, Authenticator, Service
 from pochta.accounts.throttle import BY_NAME
@@ -20,7 +20,6 @@ from pochta.log import Secret
 from pochta.proto import scram
 from pochta.store import app_passwords as stored
 from pochta.store import directory, sign_ins
-from pochta.store.tx import Row, Tx
 
 PEER = "198.51.100.7"
 SERVER_SECRET = bytes(range(32))
@@ -104,24 +103,6 @@ def door(accounts: Accounts, wall: HeldWall) -> Iterator[Door]:
     door = Door(accounts)
     yield door
     door.close()
-
-
-@pytest.fixture
-def checks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The credentials that were checked by the slow hash."""
-    seen: list[str] = []
-    verify = passwords.verify_password
-
-    def watched(credential: str, password: Secret) -> bool:
-        seen.append(credential)
-        return verify(credential, password)
-
-    monkeypatch.setattr(passwords, "verify_password", watched)
-    return seen
-
-
-def query(tx: Tx, sql: str) -> list[Row]:
-    return tx.rows(sql)
 
 
 # How it is written

@@ -131,20 +131,6 @@ def test_disabled_account(accounts: Accounts, door: Authenticator) -> None:
         sign_in(accounts, door, "anna")
 
 
-@pytest.fixture
-def checks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The credentials that were checked."""
-    seen: list[str] = []
-    verify = passwords.verify_password
-
-    def watched(credential: str, password: Secret) -> bool:
-        seen.append(credential)
-        return verify(credential, password)
-
-    monkeypatch.setattr(passwords, "verify_password", watched)
-    return seen
-
-
 def test_unknown_name_costs_one_check_of_the_same_kind(
     accounts: Accounts, door: Authenticator, checks: list[str], events: list[str]
 ) -> None:

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Awaitable, Iterator
 
 import pytest
-from accounts_harness import CHEAP, NOW, Accounts, HeldClock, HeldWall
+from accounts_harness import CHEAP, NOW, Accounts, HeldClock, HeldWall, query
 
 from pochta.accounts import edit, passwords, throttle
 from pochta.accounts.auth import Authenticator, Service
@@ -15,7 +15,6 @@ from pochta.errors import Refusal, TryLater
 from pochta.log import Secret
 from pochta.store import sign_ins
 from pochta.store.sign_ins import Failures
-from pochta.store.tx import Row, Tx
 
 PEER = "198.51.100.7"
 NEIGHBOUR = "198.51.100.200"
@@ -78,24 +77,6 @@ def door(accounts: Accounts, wall: HeldWall) -> Iterator[Door]:
     door = Door(accounts)
     yield door
     door.close()
-
-
-@pytest.fixture
-def checks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The credentials that were checked."""
-    seen: list[str] = []
-    verify = passwords.verify_password
-
-    def watched(credential: str, password: Secret) -> bool:
-        seen.append(credential)
-        return verify(credential, password)
-
-    monkeypatch.setattr(passwords, "verify_password", watched)
-    return seen
-
-
-def query(tx: Tx, sql: str) -> list[Row]:
-    return tx.rows(sql)
 
 
 @pytest.mark.parametrize("name", ["anna@example.org", "nobody@example.org", "anna", "nobody", "no name at all"])
