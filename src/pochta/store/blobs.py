@@ -139,6 +139,16 @@ class Blobs:
         except FileNotFoundError as error:
             raise Corrupt("blob file", file) from error
 
+    def damage_of(self, blob: "StoredBlob") -> Corrupt | None:
+        """What is wrong with the blob's file, for those who announce its size before they read it. One stat."""
+        if blob.file is None:
+            return None
+        try:
+            size = self.path(blob.file).stat().st_size
+        except FileNotFoundError:
+            size = -1
+        return None if size == blob.size else Corrupt("blob file", blob.file)
+
     def delete_files(self, files: Iterable[str]) -> None:
         """Remove the files; a missing one is no error (an earlier attempt may have been cut off)."""
         for file in files:

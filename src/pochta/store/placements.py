@@ -222,12 +222,15 @@ def expunge(
 
 def _select(tx: Tx, account_id: int, mailbox_id: int, ranges: Iterable[UidRange]) -> list[Row]:
     """(uid, flags, size, message id) of what is there, rising."""
+    return _rows_in(tx, "uid, flags, size, message_id", account_id, mailbox_id, ranges)
+
+
+def _rows_in(tx: Tx, columns: str, account_id: int, mailbox_id: int, ranges: Iterable[UidRange]) -> list[Row]:
+    """The columns of what stands in `ranges`, rising. One statement a range."""
     rows: list[Row] = []
     for first, last in ranges:
-        rows += tx.rows(
-            f"SELECT uid, flags, size, message_id FROM placement WHERE {_IN_RANGE} ORDER BY uid",
-            (account_id, mailbox_id, first, last),
-        )
+        args = (account_id, mailbox_id, first, last)
+        rows += tx.rows(f"SELECT {columns} FROM placement WHERE {_IN_RANGE} ORDER BY uid", args)
     return rows
 
 
@@ -336,23 +339,12 @@ def _release_quota(tx: Tx, account_id: int, rows: Sequence[Row]) -> None:
 
 def flags_of(tx: Tx, account_id: int, mailbox_id: int, ranges: Iterable[UidRange]) -> list[Row]:
     """(uid, flags) of what stands in `ranges`, rising."""
-    rows: list[Row] = []
-    for first, last in ranges:
-        rows += tx.rows(
-            f"SELECT uid, flags FROM placement WHERE {_IN_RANGE} ORDER BY uid", (account_id, mailbox_id, first, last)
-        )
-    return rows
+    return _rows_in(tx, "uid, flags", account_id, mailbox_id, ranges)
 
 
 def mod_seqs_of(tx: Tx, account_id: int, mailbox_id: int, ranges: Iterable[UidRange]) -> list[Row]:
     """(uid, flags, mod_seq) of what stands in `ranges`, rising."""
-    rows: list[Row] = []
-    for first, last in ranges:
-        rows += tx.rows(
-            f"SELECT uid, flags, mod_seq FROM placement WHERE {_IN_RANGE} ORDER BY uid",
-            (account_id, mailbox_id, first, last),
-        )
-    return rows
+    return _rows_in(tx, "uid, flags, mod_seq", account_id, mailbox_id, ranges)
 
 
 def changed_since(tx: Tx, account_id: int, mailbox_id: int, first: int, last: int, mod_seq: int) -> list[int]:

@@ -64,24 +64,13 @@ async def send(
         stored = await connection.context.store.read(account_id, _read_blobs, ids)
         for one, blob in zip(batch, stored, strict=True):
             connection.refuse_signed_out()
-            damage = blob if isinstance(blob, Corrupt) else _damage(connection, blob)
+            damage = blob if isinstance(blob, Corrupt) else connection.context.store.blobs.damage_of(blob)
             if isinstance(blob, Corrupt) or damage is not None:
                 log.event("imap.fetch.damaged", conn=connection.id, account=connection.address, detail=damage)
                 is_whole = False
             else:
                 await _send_one(connection, one, blob, items)
     return is_whole
-
-
-def _damage(connection: "ImapConnection", blob: StoredBlob) -> Corrupt | None:
-    """What is wrong with the message's file, asked before a literal is announced that could not be sent. One stat."""
-    if blob.file is None:
-        return None
-    try:
-        size = connection.context.store.blobs.path(blob.file).stat().st_size
-    except FileNotFoundError:
-        size = -1
-    return None if size == blob.size else Corrupt("blob file", blob.file)
 
 
 def _batches(wanted: Sequence[Wanted]) -> list[list[Wanted]]:

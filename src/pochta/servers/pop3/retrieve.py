@@ -74,24 +74,13 @@ def _readable(connection: "Pop3Connection", found: StoredMessage | Corrupt | Non
     if found is None:
         connection.refuse(Refusal(RefusalCode.EXPUNGED, "This message was removed too long ago"))
         return None
-    damage = found if isinstance(found, Corrupt) else _damage(connection, found.blob)
+    damage = found if isinstance(found, Corrupt) else connection.context.store.blobs.damage_of(found.blob)
     if isinstance(found, Corrupt) or damage is not None:
         log.event("pop3.message.damaged", conn=connection.id, account=connection.address, detail=damage)
         # RFC 3206 §4: nothing will help but the administrator
         connection.engine.refuse("This message cannot be read", b"SYS/PERM")
         return None
     return found
-
-
-def _damage(connection: "Pop3Connection", blob: StoredBlob) -> Corrupt | None:
-    """What is wrong with the message's file, asked before +OK goes out. One stat."""
-    if blob.file is None:
-        return None
-    try:
-        size = connection.context.store.blobs.path(blob.file).stat().st_size
-    except FileNotFoundError:
-        size = -1
-    return None if size == blob.size else Corrupt("blob file", blob.file)
 
 
 async def _chunks(connection: "Pop3Connection", blob: StoredBlob) -> AsyncIterator[bytes]:
