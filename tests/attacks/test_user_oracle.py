@@ -10,8 +10,6 @@ from pochta.store import directory
 from pochta.store.store import Store
 from pochta.testing import Server
 
-UNKNOWN = ["nobody@example.org", "nobody@example.net", "anna", "x" * 300 + "@example.org", "müller@example.org", "a b"]
-
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(
