@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Final
 from pochta.accounts.auth import AuthenticatedAccount, Service
 from pochta.errors import Refusal, RefusalCode, RemoteProtocolError, TryLater
 from pochta.log import Secret
+from pochta.proto import scram
 from pochta.proto.smtp import events, replies
 from pochta.proto.smtp.replies import Reply
 from pochta.servers.refusal import smtp_reply
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from pochta.servers.smtp.connection import SmtpConnection
 
 PLAIN_MECHANISMS: Final = ("PLAIN", "LOGIN")
-SCRAM: Final = "SCRAM-SHA-256"
 
 _TOO_MANY_FAILURES: Final = Reply(421, "4.7.0", "Too many failed sign-ins; closing")
 
@@ -24,7 +24,7 @@ def mechanisms(context: SmtpContext, *, may_send_password: bool) -> tuple[str, .
     """What EHLO offers on a connection as it is now. SCRAM sends no password, yet the mail behind it needs TLS too."""
     if not may_send_password:
         return ()
-    return (SCRAM, *PLAIN_MECHANISMS) if context.offers_scram else PLAIN_MECHANISMS
+    return (scram.MECHANISM, *PLAIN_MECHANISMS) if context.offers_scram else PLAIN_MECHANISMS
 
 
 class SignIn:
