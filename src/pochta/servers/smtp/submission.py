@@ -10,7 +10,7 @@ from pochta.mime.submitted import MAX_AUTHORS, SubmittedHeader
 from pochta.proto.address import Address, AddressError, parse_mailbox
 from pochta.servers.smtp.context import SmtpContext, Transaction
 
-_NOT_YOURS: Final = "is not an address of the account you signed in with"
+_NOT_YOURS: Final = "not an address of the account you signed in with"
 
 
 async def check_sender(context: SmtpContext, account_id: int, reverse_path: Address | None) -> None:
@@ -25,7 +25,7 @@ async def check_sender(context: SmtpContext, account_id: int, reverse_path: Addr
 
 async def _check_owned(context: SmtpContext, account_id: int, address: Address) -> None:
     if not await context.store.read(account_id, directory.owns, account_id, address, context.postmaster):
-        raise Refusal(RefusalCode.NO_PERMISSION, f"{address} {_NOT_YOURS}")
+        raise Refusal(RefusalCode.NO_PERMISSION, f"You cannot send as {address}: {_NOT_YOURS}")
 
 
 def header_of(context: SmtpContext, transaction: Transaction) -> SubmittedHeader:
@@ -52,5 +52,5 @@ async def check_authors(context: SmtpContext, account_id: int, header: Submitted
         try:
             address = parse_mailbox(author.decode("utf-8"))
         except (UnicodeDecodeError, AddressError):
-            raise Refusal(RefusalCode.NO_PERMISSION, f"An address in From {_NOT_YOURS}") from None
+            raise Refusal(RefusalCode.NO_PERMISSION, f"From has an address that is {_NOT_YOURS}") from None
         await _check_owned(context, account_id, address)
