@@ -16,9 +16,9 @@ from typing import Final, Literal
 
 Dialect = Literal["sqlite", "postgres"]
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 MIN_READER: Final = 1  # the oldest program that may read a store of this version
-MIN_WRITER: Final = 2  # the oldest program that may write one: 1 would leave app passwords behind
+MIN_WRITER: Final = 3  # the oldest program that may write one: 2 would remove the bytes of mail on its way out
 
 PAGE_SIZE_BYTES: Final = 8192  # two inline 4 kB messages a page; set once, before the first table
 
@@ -275,6 +275,128 @@ CREATE TABLE sign_in_success (
   last_at INTEGER NOT NULL,
   PRIMARY KEY (account_id, address)
 ) STRICT, WITHOUT ROWID;
+""",
+    3: """
+ALTER TABLE account ADD COLUMN sending_stopped TEXT;
+
+CREATE TABLE dkim_key (
+  id SERIAL,
+  domain_id INTEGER NOT NULL REFERENCES domain (id),
+  selector TEXT NOT NULL,
+  algorithm TEXT NOT NULL,
+  private_key BLOB NOT NULL,
+  created_at INTEGER NOT NULL,
+  signs_from INTEGER,
+  retired_at INTEGER,
+  UNIQUE (domain_id, selector)
+) STRICT;
+
+CREATE TABLE outgoing (
+  id SERIAL,
+  trail_id INTEGER NOT NULL,
+  blob_id INTEGER NOT NULL,
+  account_id INTEGER NOT NULL,
+  origin TEXT NOT NULL,
+  reverse_path TEXT NOT NULL,
+  envelope_id TEXT,
+  returns TEXT,
+  body TEXT NOT NULL,
+  is_smtputf8 INTEGER NOT NULL,
+  requires_tls INTEGER NOT NULL,
+  may_bounce INTEGER NOT NULL,
+  priority INTEGER NOT NULL,
+  deliver_by_at INTEGER,
+  deliver_by_mode TEXT,
+  size INTEGER NOT NULL,
+  header_size INTEGER NOT NULL,
+  created_at INTEGER NOT NULL
+) STRICT;
+CREATE INDEX outgoing_blob ON outgoing (blob_id);
+CREATE INDEX outgoing_trail ON outgoing (trail_id);
+
+CREATE TABLE outgoing_recipient (
+  outgoing_id INTEGER NOT NULL,
+  n INTEGER NOT NULL,
+  destination TEXT NOT NULL,
+  account_id INTEGER NOT NULL,
+  address TEXT NOT NULL,
+  original TEXT,
+  notify INTEGER NOT NULL,
+  state INTEGER NOT NULL,
+  report INTEGER NOT NULL,
+  delay_told INTEGER NOT NULL,
+  attempts INTEGER NOT NULL,
+  next_at INTEGER NOT NULL,
+  last_at INTEGER,
+  last_host TEXT,
+  last_reply TEXT,
+  PRIMARY KEY (outgoing_id, n)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX outgoing_due ON outgoing_recipient (destination, account_id, next_at) WHERE state = 0;
+CREATE INDEX outgoing_claimed ON outgoing_recipient (outgoing_id) WHERE state = 1;
+CREATE INDEX outgoing_report ON outgoing_recipient (outgoing_id) WHERE report > 0;
+
+CREATE TABLE destination (
+  name TEXT NOT NULL PRIMARY KEY,
+  next_at INTEGER NOT NULL,
+  failures INTEGER NOT NULL,
+  last_at INTEGER,
+  last_host TEXT,
+  last_reply TEXT
+) STRICT, WITHOUT ROWID;
+CREATE INDEX destination_due ON destination (next_at);
+
+CREATE TABLE trail (
+  id SERIAL,
+  name TEXT NOT NULL,
+  message_id TEXT NOT NULL,
+  message_id_hash INTEGER NOT NULL,
+  sender TEXT NOT NULL,
+  at INTEGER NOT NULL,
+  facts TEXT NOT NULL
+) STRICT;
+CREATE INDEX trail_message_id ON trail (message_id_hash);
+CREATE INDEX trail_time ON trail (at);
+
+CREATE TABLE trail_address (
+  address_hash INTEGER NOT NULL,
+  trail_id INTEGER NOT NULL,
+  PRIMARY KEY (address_hash, trail_id)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE trail_step (
+  id SERIAL,
+  trail_id INTEGER NOT NULL,
+  at INTEGER NOT NULL,
+  kind TEXT NOT NULL,
+  recipient TEXT NOT NULL,
+  facts TEXT NOT NULL
+) STRICT;
+CREATE INDEX trail_step_trail ON trail_step (trail_id);
+
+CREATE TABLE sending (
+  account_id INTEGER NOT NULL,
+  hour INTEGER NOT NULL,
+  messages INTEGER NOT NULL,
+  recipients INTEGER NOT NULL,
+  strangers INTEGER NOT NULL,
+  PRIMARY KEY (account_id, hour)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE correspondent (
+  account_id INTEGER NOT NULL,
+  address_hash INTEGER NOT NULL,
+  first_at INTEGER NOT NULL,
+  PRIMARY KEY (account_id, address_hash)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE greylist (
+  triplet_hash INTEGER NOT NULL PRIMARY KEY,
+  first_at INTEGER NOT NULL,
+  last_at INTEGER NOT NULL,
+  passed INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX greylist_last ON greylist (last_at);
 """,
 }
 
