@@ -1,8 +1,4 @@
-"""Questions to the domain name system, and the one way in which they are asked.
-
-Decides: which kinds of records there are, what an answer says, what counts as "ask again later". Everybody who needs
-DNS takes a `Resolver`, so that tests answer from zones of their own.
-"""
+"""Questions and answers: which kinds of records there are, what an answer says, what counts as "ask again later"."""
 
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
