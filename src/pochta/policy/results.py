@@ -73,7 +73,7 @@ class SpfResult:
 
 @dataclass(frozen=True, slots=True)
 class DkimResult:
-    """One signature. `domain` d=, `selector` s=, `identity` i=, `algorithm` a=, `signature` the first 8 characters of b=
+    """One signature. `domain` d=, `selector` s=, `identity` i=, `algorithm` a=, `signature` first 8 characters of b=
     (RFC 6008); lower case domain in A-labels. `is_test`: the key has t=y. `reason` as in `SpfResult`."""
 
     result: Dkim
@@ -118,8 +118,8 @@ class Wish(StrEnum):
 @dataclass(frozen=True, slots=True)
 class DmarcResult:
     """`domain`: the author's; `record_domain`: where the record was found, "" when there is none; `organizational`: the
-    organizational domain. `wish`: of the record, for this domain (p=, sp=, np=; t=y counted). `aligned`: what gave the
-    pass: `"spf"`, `"dkim"`, or both."""
+    organizational domain, "" where nothing asked for it. `wish`: of the record, for this domain (p=, sp=, np=; t=y
+    counted). `aligned`: what gave the pass: `"spf"`, `"dkim"`, or both."""
 
     result: Dmarc
     domain: str = ""
