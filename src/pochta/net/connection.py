@@ -93,6 +93,7 @@ class Connection(asyncio.Protocol):
         "_is_announced",
         "_loop",
         "_lost",
+        "_proxied",
         "_task",
         "_timer",
         "_transport",
@@ -132,6 +133,7 @@ class Connection(asyncio.Protocol):
         self._is_announced = False
         self._closing = False
         self._lost = False
+        self._proxied: tuple[str, int, str] | None = None
 
     def on_connect(self) -> None:
         """The peer is there; greet it."""
@@ -313,6 +315,10 @@ class Connection(asyncio.Protocol):
         """Whether the task of `spawn` is running."""
         return self._task is not None
 
+    def use_addresses(self, peer_address: str, peer_port: int, local_address: str) -> None:
+        """Before the connection is made: the addresses that a proxy in front of us saw, in place of its own."""
+        self._proxied = peer_address, peer_port, local_address
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._loop = asyncio.get_running_loop()
@@ -320,8 +326,11 @@ class Connection(asyncio.Protocol):
         if not peer:  # gone between accept and here
             self.abort()
             return
-        self.peer_address, self.peer_port = plain_address(peer[0]), peer[1]
-        self.local_address = plain_address(transport.get_extra_info("sockname")[0])
+        if self._proxied is not None:
+            self.peer_address, self.peer_port, self.local_address = self._proxied
+        else:
+            self.peer_address, self.peer_port = plain_address(peer[0]), peer[1]
+            self.local_address = plain_address(transport.get_extra_info("sockname")[0])
         # asyncio sets it only where the listening socket was made with proto=IPPROTO_TCP, which inherited ones are not.
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._transport.set_write_buffer_limits(WRITE_HIGH_BYTES, WRITE_LOW_BYTES)

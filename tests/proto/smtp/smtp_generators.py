@@ -38,8 +38,10 @@ PATHS = st.builds(
 )
 _PARAMETER = _one(
     "SIZE=10", "SIZE=101", "SIZE", "SIZE=x", "size=" + "9" * 30, "BODY=8BITMIME", "BODY=7bit", "BODY=BINARYMIME",
-    "BODY", "SMTPUTF8", "SMTPUTF8=1", "AUTH=<>", "AUTH=a+40b", "AUTH=a@b.example", "AUTH=+FF", "AUTH", "AUTH=ü", "X=1",
-    "=", "",
+    "BODY", "SMTPUTF8", "SMTPUTF8=1", "RET=FULL", "RET=x", "ENVID=a+2Bb", "ENVID=+0A", "REQUIRETLS", "HOLDFOR=60",
+    "HOLDUNTIL=2026-11-23T17:32:08Z", "HOLDUNTIL=2026-13-01T00:00:00Z", "BY=60;R", "BY=-1;NT", "BY=0;R",
+    "MT-PRIORITY=-9", "MT-PRIORITY=10", "AUTH=<>", "AUTH=a+40b", "AUTH=a@b.example", "AUTH=+FF", "AUTH", "AUTH=ü",
+    "X=1", "=", "",
 )  # fmt: skip
 PARAMETERS = st.one_of(_PARAMETER, st.lists(_PARAMETER, max_size=3).map(" ".join))
 
@@ -85,7 +87,22 @@ HELLO = _command(
 )
 MAIL = _command(_one("MAIL FROM:", "MAIL FROM: ", "mail from:", "MAIL ", "MAIL TO:"), PATHS, _one("", " "), PARAMETERS)
 RCPT = _command(
-    _one("RCPT TO:", "RCPT TO:  ", "rcpt to:", "RCPT ", "RCPT FROM:"), PATHS, _one("", " NOTIFY=NEVER", " ", " =")
+    _one("RCPT TO:", "RCPT TO:  ", "rcpt to:", "RCPT ", "RCPT FROM:"),
+    PATHS,
+    _one(
+        "",
+        " NOTIFY=NEVER",
+        " ",
+        " =",
+        " NOTIFY=DELAY,SUCCESS",
+        " NOTIFY=NEVER,DELAY",
+        " ORCPT=rfc822;a+2Bb@c",
+        " ORCPT=utf-8;\\x{FC}@c",
+        " ORCPT=utf-8;\\x{0A}",
+        " ORCPT=utf-8;ü@c",
+        " ORCPT=x",
+        " ORCPT=rfc822;+0A",
+    ),
 )
 AUTH = _command(
     _one("AUTH PLAIN", "AUTH LOGIN", "AUTH SCRAM-SHA-256", "auth x", "AUTH", "AUTH ?"), _one("", " ", "  "), RESPONSES
@@ -98,7 +115,7 @@ SIGN_IN = st.tuples(
 START = _command(
     _one("EHLO x\r\nMAIL FROM:<"),
     _one("a@b", "a@b", "nomsg@b", "nodata@b", "bye@b"),
-    _one(">", "> SMTPUTF8 AUTH=a+40b", "> SIZE=9 AUTH=<>"),
+    _one(">", "> SMTPUTF8 AUTH=a+40b", "> SIZE=9 AUTH=<>", "> BODY=BINARYMIME"),
     _one("\r\nRCPT TO:<c@d>", "\r\nRCPT TO:<c@d>" * 2, "\r\nRCPT TO:<c@d>" * 4, "\r\nRCPT TO:<no@d>"),
 )
 ONE_FLAW = st.one_of(

@@ -146,7 +146,7 @@ def test_events_of_a_message() -> None:
     driver.feed(b'RCPT TO:<"c d"@e>\r\nRCPT TO:<POSTMASTER>\r\nDATA\r\n..x\r\n.\r\nQUIT\r\n')
     assert driver.events == [
         events.Hello("client.example", is_extended=True),
-        events.Mail(Address("A", "b"), size=9, is_8bit=True, is_smtputf8=True),
+        events.Mail(Address("A", "b"), size=9, body=events.Body.EIGHT_BIT, is_smtputf8=True),
         events.Rcpt(Address("c d", "e")),
         events.Rcpt(POSTMASTER),
         events.DataStart(),

@@ -4,10 +4,11 @@ import pytest
 from smtp_driver import HELLO, Driver, codes, connect
 
 from pochta.proto.smtp import events
-from pochta.proto.smtp.commands import MAX_HELLO_BYTES, MAX_SIZE_DIGITS
+from pochta.proto.smtp.commands import MAX_HELLO_BYTES
 from pochta.proto.smtp.data import BareNewline
 from pochta.proto.smtp.events import CloseReason, DataFault, Event
 from pochta.proto.smtp.limits import SmtpLimits
+from pochta.proto.smtp.parameters import MAX_SIZE_DIGITS
 from pochta.proto.smtp.replies import Reply
 from pochta.proto.smtp.server import ANSWERS_A_TURN, SmtpServer
 

@@ -20,6 +20,7 @@ from pochta.proto.smtp.commands import CommandError
 from pochta.proto.smtp.data import BareNewline
 from pochta.proto.smtp.events import Event
 from pochta.proto.smtp.limits import SmtpLimits
+from pochta.proto.smtp.offers import FutureRelease, Offers
 from pochta.proto.smtp.replies import Reply
 from pochta.proto.smtp.server import SmtpServer
 
@@ -41,12 +42,13 @@ class Policy:
                 return NO if name == "no.example" else None
             case events.StartTls():
                 return NO if self.hello == "notls.example" else None
-            case events.Mail(reverse_path):
+            case events.Mail(reverse_path=reverse_path):
                 self.sender = "" if reverse_path is None else reverse_path.local_part
-            case events.Rcpt(forward_path):
+            case events.Rcpt(forward_path=forward_path):
                 assert forward_path.key
                 assert split_detail(forward_path.local_part)[0] or not forward_path.local_part
                 assert str(forward_path)
+                assert event.original is None or event.original.isprintable()
             case events.DataStart() if self.sender == "nodata":
                 return NO
             case events.DataEnd() if self.sender == "nomsg":
@@ -67,6 +69,8 @@ class Setting:
     requires_auth: bool
     greeting: Reply | None
     max_errors: int
+    offers: Offers
+    max_transactions: int | None
 
     def connect(self) -> Driver:
         server = SmtpServer(
@@ -77,6 +81,7 @@ class Setting:
                 max_command_line_bytes=400,
                 max_auth_line_bytes=512,
                 max_errors=self.max_errors,
+                max_transactions=self.max_transactions,
             ),
             can_start_tls=self.can_start_tls,
             is_secure=False,
@@ -84,6 +89,7 @@ class Setting:
             auth_mechanisms=("PLAIN", "LOGIN", "SCRAM-SHA-256") if self.offers_auth else (),
             requires_auth=self.requires_auth,
             bare_newline=self.mode,
+            offers=self.offers,
         )
         server.receive_data(b"")
         assert server.next_event() is None
@@ -93,6 +99,15 @@ class Setting:
         return driver
 
 
+EVERYTHING = Offers(
+    dsn=True,
+    binarymime=True,
+    requiretls=True,
+    limits=True,
+    future_release=FutureRelease(3600, 2**31),
+    deliver_by_min_s=30,
+    mt_priority="",
+)
 SETTINGS = st.builds(
     Setting,
     mode=st.sampled_from(BareNewline),
@@ -102,6 +117,8 @@ SETTINGS = st.builds(
     requires_auth=st.sampled_from([False, False, False, False, True]),
     greeting=st.sampled_from([*[None] * 10, NO, BUSY]),
     max_errors=st.sampled_from([3, 50, 50]),
+    offers=st.sampled_from([Offers(), EVERYTHING]),
+    max_transactions=st.sampled_from([None, None, 2]),
 )
 CUTS = st.lists(st.integers(0, 600), max_size=6)
 
@@ -138,8 +155,9 @@ def check(driver: Driver) -> None:
         elif isinstance(event, events.Rcpt):
             assert message is None or not message.is_bdat
             message = None
+    has_binary = any(isinstance(event, events.Mail) and event.body is events.Body.BINARY for event in driver.events)
     for text in driver.messages:
-        assert text.count(b"\r\n") == text.count(b"\r") == text.count(b"\n")
+        assert has_binary or text.count(b"\r\n") == text.count(b"\r") == text.count(b"\n")
         assert len(text) <= driver.server.limits.max_message_bytes
 
 

@@ -5,7 +5,8 @@ refused are read and dropped, so that none of them is obeyed as a command. One `
 BDAT of a transaction to the end of the transaction; after a chunk was refused it only counts what it drops.
 
 Line ends keep to the policy of DATA (`BareNewline`). A CR at the end of a chunk is withheld until the next chunk or the
-end of the message says whether an LF follows. There are no dots to unstuff and no end mark to look for.
+end of the message says whether an LF follows. There are no dots to unstuff and no end mark to look for. A message of
+BODY=BINARYMIME has octets, not lines: they pass as they are.
 """
 
 from typing import Final
@@ -30,6 +31,7 @@ class ChunkedMessage:
     __slots__ = (
         "_dropped",
         "_has_cr",
+        "_is_binary",
         "_max_bytes",
         "_normalises",
         "fault",
@@ -41,8 +43,10 @@ class ChunkedMessage:
         "size",
     )
 
-    def __init__(self, max_bytes: int, bare_newline: BareNewline) -> None:
+    def __init__(self, max_bytes: int, bare_newline: BareNewline | None) -> None:
+        """`bare_newline` None: the message is binary."""
         self._max_bytes = max_bytes
+        self._is_binary = bare_newline is None
         self._normalises = bare_newline is BareNewline.NORMALISE
         self._has_cr = False  # withheld
         self._dropped = 0
@@ -74,6 +78,10 @@ class ChunkedMessage:
         self.left -= len(data)
         if self.refusal is not None or self.fault is DataFault.BARE_NEWLINE:
             return b""
+        # RFC 3030 §3: all bits of each octet are preserved.
+        if self._is_binary:
+            self.size += len(data)
+            return data
         text = b"\r" + data if self._has_cr else data
         self._has_cr = text.endswith(b"\r")
         if self._has_cr:

@@ -1,4 +1,4 @@
-"""Command lines, read: verbs, paths and parameters. Pure functions; the order of commands is `server`'s matter.
+"""Command lines, read: verbs and paths; `parameters` reads the rest of them. Pure functions, no order of commands.
 
 What is wrong with a line is raised as `CommandError`, which carries the reply.
 """
@@ -7,14 +7,13 @@ import re
 from typing import Final, NamedTuple
 
 from pochta.errors import RemoteProtocolError
-from pochta.proto.address import Address, AddressError, AddressFault, parse_mailbox, parse_path
+from pochta.proto.address import Address, AddressError, AddressFault, parse_path
 from pochta.proto.buffer import CRLF, InputBuffer
 from pochta.proto.smtp import replies
 from pochta.proto.smtp.data import BareNewline
 from pochta.proto.smtp.replies import Reply
 
 MAX_HELLO_BYTES: Final = 255  # RFC 5321 §4.5.3.1.2: the longest domain
-MAX_SIZE_DIGITS: Final = 20  # RFC 1870 §5: size-value ::= 1*20DIGIT
 MAX_MECHANISM_CHARS: Final = 20  # RFC 4422 §3.1
 MAX_CHUNK_DIGITS: Final = 20  # as SIZE; RFC 3030 §2 names no bound
 
@@ -32,9 +31,7 @@ PLAIN_PATH: Final = re.compile(
     rb"<(" + _ATOM + rb"(?:\." + _ATOM + rb")*)@(" + _LABEL + rb"(?:\." + _LABEL + rb")*)>(?: ([ -~]*))?\r\n"
 )
 _UNCLEAN_BYTES = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
-_PARAMETER = re.compile("([A-Za-z0-9][A-Za-z0-9-]*)(?:=([!-<>-~\u00a0-\U0010ffff]+))?")
 _HELLO_NAME = re.compile(r"[!-~]+")
-_XTEXT = re.compile(r"(?:[!-*,-<>-~]|\+[0-9A-F]{2})*")
 _MECHANISM = re.compile(rf"[A-Za-z0-9_-]{{1,{MAX_MECHANISM_CHARS}}}")
 _CHUNK = re.compile(rf"([0-9]{{1,{MAX_CHUNK_DIGITS}}})(?: +(.*))?")
 _BLANKS: Final = " \t"
@@ -46,18 +43,6 @@ class CommandError(RemoteProtocolError):
     def __init__(self, reply: Reply) -> None:
         super().__init__(reply.text)
         self.reply = reply
-
-
-class MailParameters(NamedTuple):
-    """The parameters of MAIL, see `events.Mail`."""
-
-    size: int | None = None
-    is_8bit: bool = False
-    is_smtputf8: bool = False
-    auth: str | None = None
-
-
-NO_MAIL_PARAMETERS: Final = MailParameters()
 
 
 class Chunk(NamedTuple):
@@ -136,53 +121,6 @@ def parse_rcpt(argument: str) -> tuple[Address, str]:
     return path, parameters
 
 
-def mail_parameters(
-    reverse_path: Address | None, text: str, *, max_message_bytes: int, is_auth_offered: bool
-) -> MailParameters:
-    """The parameters of MAIL; `text` is what follows the path.
-
-    Raises:
-        CommandError: 501 for bad syntax, 552 for a size beyond `max_message_bytes`, 555 for an unknown parameter, 550
-            for a path that needs SMTPUTF8.
-    """
-    found = _parse_mail_parameters(text, max_message_bytes, is_auth_offered) if text else NO_MAIL_PARAMETERS
-    if reverse_path is not None and not found.is_smtputf8 and not reverse_path.is_ascii:
-        raise CommandError(replies.SENDER_NOT_ASCII)
-    return found
-
-
-def _parse_mail_parameters(text: str, max_message_bytes: int, is_auth_offered: bool) -> MailParameters:
-    size: int | None = None
-    auth: str | None = None
-    is_8bit = is_smtputf8 = False
-    for keyword, value in _parameters(text):
-        if keyword == "SIZE":
-            size = _parse_size(value, max_message_bytes)
-        elif keyword == "BODY":
-            # RFC 6152 §2: BODY is 7BIT or 8BITMIME.
-            body = (value or "").upper()
-            if body not in ("7BIT", "8BITMIME"):
-                raise CommandError(replies.PARAMETER_SYNTAX)
-            is_8bit = body == "8BITMIME"
-        elif keyword == "SMTPUTF8":
-            # RFC 6531 §3.4: the parameter takes no value.
-            if value is not None:
-                raise CommandError(replies.PARAMETER_SYNTAX)
-            is_smtputf8 = True
-        elif keyword == "AUTH" and is_auth_offered:
-            auth = _parse_auth(value)
-        else:
-            # RFC 5321 §4.1.1.11: 555 for a parameter that is not known.
-            raise CommandError(replies.PARAMETER_UNKNOWN)
-    return MailParameters(size, is_8bit, is_smtputf8, auth)
-
-
-def refuse_rcpt_parameters(text: str) -> None:
-    """Raise the reply for any parameter of RCPT: no extension offered here has one."""
-    for _ in _parameters(text):
-        raise CommandError(replies.PARAMETER_UNKNOWN)
-
-
 def parse_auth(argument: str) -> tuple[str, str | None]:
     """Mechanism in upper case and the initial response as sent, None when there is none."""
     mechanism, has_response, response = argument.partition(" ")
@@ -223,36 +161,3 @@ def _parse_path_argument(argument: str, word: str, syntax: Reply, *, status: str
     if argument[end : end + 1] not in ("", " "):
         raise CommandError(syntax)
     return path, argument[end + 1 :]
-
-
-def _parameters(text: str) -> list[tuple[str, str | None]]:
-    found: dict[str, str | None] = {}
-    for word in filter(None, text.split(" ")):
-        match = _PARAMETER.fullmatch(word)
-        # RFC 1870 §6: a parameter stands there once.
-        if match is None or match[1].upper() in found:
-            raise CommandError(replies.PARAMETER_SYNTAX)
-        found[match[1].upper()] = match[2]
-    return list(found.items())
-
-
-def _parse_size(value: str | None, max_message_bytes: int) -> int:
-    if value is None or len(value) > MAX_SIZE_DIGITS or not (value.isascii() and value.isdecimal()):
-        raise CommandError(replies.PARAMETER_SYNTAX)
-    size = int(value)
-    if size > max_message_bytes:
-        raise CommandError(replies.MESSAGE_TOO_LARGE)
-    return size
-
-
-def _parse_auth(value: str | None) -> str:
-    """The identity in MAIL's AUTH parameter, `""` for `<>`. Source: RFC 4954 §5, xtext of RFC 3461 §4."""
-    if value is None or not _XTEXT.fullmatch(value):
-        raise CommandError(replies.PARAMETER_SYNTAX)
-    if value == "<>":
-        return ""
-    raw = re.sub(rb"\+([0-9A-F]{2})", lambda match: bytes.fromhex(match[1].decode("ascii")), value.encode("ascii"))
-    try:
-        return str(parse_mailbox(raw.decode("utf-8")))
-    except (UnicodeDecodeError, AddressError):
-        raise CommandError(replies.PARAMETER_SYNTAX) from None

@@ -5,7 +5,8 @@ wants no answer: the engine has answered the peer where an answer was due.
 """
 
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import Enum, IntFlag, StrEnum
+from typing import NamedTuple
 
 from pochta.proto.address import Address
 
@@ -17,10 +18,42 @@ class DataFault(Enum):
     BARE_NEWLINE = "bare_newline"
 
 
+class Body(StrEnum):
+    """What MAIL says of the message's octets; SEVEN_BIT, too, when it says nothing."""
+
+    SEVEN_BIT = "7bit"
+    EIGHT_BIT = "8bit"
+    BINARY = "binary"
+
+
+class Ret(StrEnum):
+    """What a report of a failure is to return. Source: RFC 3461 §4.3."""
+
+    FULL = "FULL"
+    HDRS = "HDRS"
+
+
+class Notify(IntFlag):
+    """What the sender wants reports of; NEVER is alone, 0 is left for "not given". Source: RFC 3461 §4.1."""
+
+    NEVER = 1
+    SUCCESS = 2
+    FAILURE = 4
+    DELAY = 8
+
+
+class ByMode(StrEnum):
+    """What becomes of a message that is late: returned, or delivered and told of. Source: RFC 2852 §4."""
+
+    RETURN = "R"
+    NOTIFY = "N"
+
+
 class CloseReason(Enum):
     """Why the conversation is over."""
 
     QUIT = "quit"
+    TOO_MANY_TRANSACTIONS = "too_many_transactions"
     TOO_MANY_ERRORS = "too_many_errors"
     NOT_SMTP = "not_smtp"
     CHUNK_TOO_LARGE = "chunk_too_large"
@@ -35,25 +68,45 @@ class Hello:
     is_extended: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Mail:
+class Mail(NamedTuple):
     """Question: a transaction begins. `reverse_path` None is `<>`; `size` as declared, None when not.
 
     `auth` is the AUTH= parameter: None when absent, `""` for `<>`, else an address that nobody has verified.
+    `envelope_id` (decoded ENVID) is printable ASCII. `hold_until` is UTC epoch seconds, compared with no clock yet; at
+    most one of the two holds is there. `deliver_by_s` may be zero or less in mode NOTIFY.
     """
 
     reverse_path: Address | None
     size: int | None = None
-    is_8bit: bool = False
+    body: Body = Body.SEVEN_BIT
     is_smtputf8: bool = False
     auth: str | None = None
+    ret: Ret | None = None
+    envelope_id: str | None = None
+    requires_tls: bool = False
+    hold_for_s: int | None = None
+    hold_until: int | None = None
+    deliver_by_s: int | None = None
+    deliver_by_mode: ByMode | None = None
+    deliver_by_trace: bool = False
+    priority: int | None = None
+
+    @property
+    def is_8bit(self) -> bool:
+        """Whether the message may hold octets above 127."""
+        return self.body is not Body.SEVEN_BIT
 
 
-@dataclass(frozen=True, slots=True)
-class Rcpt:
-    """Question: one recipient. `POSTMASTER` for the bare `<postmaster>`."""
+class Rcpt(NamedTuple):
+    """Question: one recipient. `POSTMASTER` for the bare `<postmaster>`.
+
+    `notify` None: not given. `original`: the ORCPT parameter as `type;address`, the type in lower case, the address
+    decoded and without line ends or other controls.
+    """
 
     forward_path: Address
+    notify: Notify | None = None
+    original: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

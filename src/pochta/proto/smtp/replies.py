@@ -59,6 +59,7 @@ START_MAIL: Final = Reply(354, "", "Start mail input; end with <CRLF>.<CRLF>")
 AUTH_OK: Final = Reply(235, "2.7.0", "Authentication successful")
 
 TOO_MANY_ERRORS: Final = Reply(421, "4.7.0", "Too many errors; closing")
+TOO_MANY_TRANSACTIONS: Final = Reply(421, "4.5.3", "Too many messages in one connection; come again for the rest")
 NOT_SMTP: Final = Reply(421, "4.7.0", "This is a mail server; closing")
 LINE_TOO_LONG: Final = Reply(500, "5.5.2", "Line too long")
 # RFC 4954 §4: 5.5.6 is the status of an over-long line in an authentication exchange.
@@ -77,6 +78,8 @@ BDAT_SYNTAX: Final = Reply(501, "5.5.4", "Syntax: BDAT size [LAST]")
 AUTH_SYNTAX: Final = Reply(501, "5.5.4", "Syntax: AUTH mechanism [initial response]")
 PARAMETER_SYNTAX: Final = Reply(501, "5.5.4", "Bad parameter syntax")
 PARAMETER_UNKNOWN: Final = Reply(555, "5.5.4", "Parameter not recognized")
+HOLD_TOO_LONG: Final = Reply(501, "5.5.4", "Messages are not held that long here")
+DELIVER_BY_TOO_SOON: Final = Reply(501, "5.5.4", "Delivery in that time cannot be promised")
 # RFC 6531 §3.5: 550 for MAIL, 553 for RCPT, both X.6.7.
 SENDER_NOT_ASCII: Final = Reply(550, "5.6.7", "Non-ASCII sender needs the SMTPUTF8 parameter")
 RECIPIENT_NOT_ASCII: Final = Reply(553, "5.6.7", "Non-ASCII recipient needs the SMTPUTF8 parameter of MAIL")
@@ -89,6 +92,8 @@ NOT_IN_TRANSACTION: Final = Reply(503, "5.5.1", "Not during a mail transaction")
 # RFC 3030 §2: 503 for DATA behind BDAT, and for BDAT behind one that failed.
 CHUNKS_BEGUN: Final = Reply(503, "5.5.1", "The message is coming by BDAT")
 CHUNKS_FAILED: Final = Reply(503, "5.5.1", "A chunk of this message was refused; RSET or MAIL")
+# RFC 3030 §3: 503 for DATA where the message is binary.
+BINARY_BY_BDAT: Final = Reply(503, "5.5.1", "A BINARYMIME message comes by BDAT")
 SERVICE_REFUSED: Final = Reply(503, "5.5.1", "No service here; only QUIT")
 # RFC 5321 §4.5.3.1.10: the code is 452, so that the client comes again with the rest.
 TOO_MANY_RECIPIENTS: Final = Reply(452, "4.5.3", "Too many recipients")

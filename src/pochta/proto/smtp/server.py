@@ -36,13 +36,14 @@ from typing import Final
 from pochta.errors import LocalProtocolError
 from pochta.proto.address import Address
 from pochta.proto.buffer import CRLF, LF, InputBuffer
-from pochta.proto.smtp import commands, events, offers, replies
+from pochta.proto.smtp import commands, events, parameters, replies
 from pochta.proto.smtp.auth import AuthExchange, Step
 from pochta.proto.smtp.bdat import ChunkedMessage
 from pochta.proto.smtp.commands import CommandError
 from pochta.proto.smtp.data import BareNewline, DataDecoder
 from pochta.proto.smtp.events import CloseReason, Event, Question
 from pochta.proto.smtp.limits import SmtpLimits
+from pochta.proto.smtp.offers import NO_OFFERS, Offers, hello_reply, help_reply
 from pochta.proto.smtp.replies import Reply, encode_reply
 from pochta.proto.smtp.transaction import FAULT_REPLIES, Transaction
 
@@ -66,8 +67,9 @@ _COMMAND: Final = _State.COMMAND  # asked for at every line; looking it up in th
 class SmtpServer:
     """One connection's engine; see the module's theory of operation.
 
-    `auth_mechanisms` and `can_start_tls` may be changed at any time, as a rule after TLS has started; they decide what
-    the next EHLO offers. PLAIN and LOGIN come as `Credentials`, every other mechanism as `Auth` and `AuthResponse`.
+    `auth_mechanisms`, `can_start_tls` and `offers` may be changed at any time, as a rule after TLS has started; they
+    decide what the next EHLO offers. PLAIN and LOGIN come as `Credentials`, every other mechanism as `Auth` and
+    `AuthResponse`.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class SmtpServer:
         auth_mechanisms: tuple[str, ...] = (),
         requires_auth: bool = False,
         bare_newline: BareNewline = BareNewline.REFUSE,
+        offers: Offers = NO_OFFERS,
     ) -> None:
         self.hostname = hostname
         self.limits = limits
@@ -89,6 +92,7 @@ class SmtpServer:
         self.is_secure = is_secure
         self.auth_mechanisms = auth_mechanisms
         self.requires_auth = requires_auth
+        self.offers = offers
         self.is_authenticated = False
         self._bare_newline = bare_newline
         self._buffer = InputBuffer(resync=CRLF if bare_newline is BareNewline.REFUSE else LF)
@@ -97,9 +101,7 @@ class SmtpServer:
         self._events: list[Event] = []  # not handed out yet: at most a DataChunk and what follows it
         self._question: Question | None = None
         self._has_said_hello = False
-        self._transaction = Transaction(
-            max_message_bytes=limits.max_message_bytes, bare_newline=bare_newline, is_lmtp=is_lmtp
-        )
+        self._transaction = Transaction(limits, bare_newline=bare_newline, is_lmtp=is_lmtp)
         self._replies_due = 0  # after DataEnd
         self._errors = 0
         self._exchange: AuthExchange | None = None
@@ -234,15 +236,15 @@ class SmtpServer:
             return
         is_yes = reply.code < 300
         self._out.append(encode_reply(reply))
-        if isinstance(question, events.DataEnd):
+        if isinstance(question, events.Rcpt):
+            self._transaction.rcpt_accepted += is_yes
+        elif isinstance(question, events.DataEnd):
             self._replies_due -= 1
             if self._replies_due:
                 return
             self._transaction.close()
-        elif isinstance(question, events.Rcpt):
-            self._transaction.rcpt_accepted += is_yes
         elif isinstance(question, events.Mail) and is_yes:
-            self._transaction.open(is_smtputf8=question.is_smtputf8)
+            self._transaction.open(question)
         elif isinstance(question, events.DataStart):
             if reply.code == 354:
                 self._decoder = DataDecoder(self.limits.max_message_bytes, self._bare_newline)
@@ -346,9 +348,11 @@ class SmtpServer:
     def _hello_reply(self, is_extended: bool) -> Reply:
         if not is_extended:
             return Reply(250, "", self.hostname)
-        return offers.hello_reply(
+        return hello_reply(
             self.hostname,
-            max_message_bytes=self.limits.max_message_bytes,
+            self.offers,
+            limits=self.limits,
+            is_secure=self.is_secure,
             offers_tls=self._offers_tls,
             mechanisms=() if self.is_authenticated else self.auth_mechanisms,
         )
@@ -383,13 +387,19 @@ class SmtpServer:
 
     def _on_mail(self, reverse_path: Address | None, text: str) -> None:
         self._check_mail_order()
-        parameters = commands.mail_parameters(
+        if not self._transaction.name_sender():
+            # RFC 5321 §3.8: 421 goes before a server closes.
+            self._close(replies.TOO_MANY_TRANSACTIONS, CloseReason.TOO_MANY_TRANSACTIONS)
+            return
+        mail = parameters.read_mail(
             reverse_path,
             text,
+            self.offers,
             max_message_bytes=self.limits.max_message_bytes,
             is_auth_offered=bool(self.auth_mechanisms) or self.is_authenticated,
+            is_secure=self.is_secure,
         )
-        self._ask(events.Mail(reverse_path, *parameters))
+        self._ask(mail)
 
     def _on_rcpt_line(self, argument: str) -> None:
         self._transaction.check_rcpt()
@@ -397,17 +407,17 @@ class SmtpServer:
 
     def _on_rcpt(self, forward_path: Address, text: str) -> None:
         transaction = self._transaction
-        transaction.check_rcpt()
-        transaction.try_rcpt()
+        transaction.name_rcpt()
+        rcpt = events.Rcpt(forward_path)
         if text:
-            commands.refuse_rcpt_parameters(text)
+            rcpt = parameters.read_rcpt(forward_path, text, self.offers, is_smtputf8=transaction.is_smtputf8)
         if not transaction.is_smtputf8 and not forward_path.is_ascii:
             raise CommandError(replies.RECIPIENT_NOT_ASCII)
         if transaction.rcpt_accepted >= self.limits.max_recipients:
             # Not an error of the client's: it cannot know the limit.
             self._out.append(encode_reply(replies.TOO_MANY_RECIPIENTS))
             return
-        self._ask(events.Rcpt(forward_path))
+        self._ask(rcpt)
 
     def _on_data(self, argument: str) -> None:
         commands.refuse_argument(argument)
@@ -512,7 +522,7 @@ class SmtpServer:
 
     def _on_help(self, argument: str) -> None:
         offers_auth = bool(self.auth_mechanisms) and not self.is_authenticated
-        reply = offers.help_reply(is_lmtp=self.is_lmtp, offers_tls=self._offers_tls, offers_auth=offers_auth)
+        reply = help_reply(is_lmtp=self.is_lmtp, offers_tls=self._offers_tls, offers_auth=offers_auth)
         self._out.append(encode_reply(reply))
 
     def _on_verify(self, argument: str) -> None:

@@ -13,7 +13,8 @@ from pochta.proto.smtp import replies
 from pochta.proto.smtp.bdat import ChunkedMessage
 from pochta.proto.smtp.commands import Chunk, CommandError
 from pochta.proto.smtp.data import BareNewline
-from pochta.proto.smtp.events import DataFault
+from pochta.proto.smtp.events import Body, DataFault, Mail
+from pochta.proto.smtp.limits import SmtpLimits
 from pochta.proto.smtp.replies import Reply
 
 FAULT_REPLIES: Final = {
@@ -31,31 +32,44 @@ class Transaction:
     __slots__ = (
         "_bare_newline",
         "_is_lmtp",
-        "_max_message_bytes",
+        "_limits",
+        "_mail_count",
         "_rcpt_tried",
         "chunked",
+        "is_binary",
         "is_open",
         "is_smtputf8",
         "rcpt_accepted",
     )
 
-    def __init__(self, *, max_message_bytes: int, bare_newline: BareNewline, is_lmtp: bool) -> None:
-        self._max_message_bytes = max_message_bytes
+    def __init__(self, limits: SmtpLimits, *, bare_newline: BareNewline, is_lmtp: bool) -> None:
+        self._limits = limits
         self._bare_newline = bare_newline
         self._is_lmtp = is_lmtp
+        self._mail_count = 0  # of the connection
         self.close()
 
     def close(self) -> None:
         """Forget everything."""
-        self.is_open = self.is_smtputf8 = False
+        self.is_open = self.is_smtputf8 = self.is_binary = False
         self._rcpt_tried = self.rcpt_accepted = 0
         self.chunked: ChunkedMessage | None = None
 
-    def open(self, *, is_smtputf8: bool) -> None:
+    def open(self, mail: Mail) -> None:
         """MAIL was accepted."""
         self.close()
         self.is_open = True
-        self.is_smtputf8 = is_smtputf8
+        self.is_smtputf8 = mail.is_smtputf8
+        self.is_binary = mail.body is Body.BINARY
+
+    def name_sender(self) -> bool:
+        """Count a MAIL, or return False when this connection had all that it may have."""
+        most = self._limits.max_transactions
+        # RFC 9422 §4.1: every MAIL counts, whatever became of it.
+        if most is not None and self._mail_count >= most:
+            return False
+        self._mail_count += 1
+        return True
 
     def check_rcpt(self) -> None:
         """Raise the reply to a RCPT that may not come now."""
@@ -65,13 +79,17 @@ class Transaction:
         if self.chunked is not None:
             raise CommandError(replies.CHUNKS_BEGUN)
 
-    def try_rcpt(self) -> None:
-        """Count a recipient that was named."""
+    def name_rcpt(self) -> None:
+        """Count a recipient that was named, or raise the reply to one that may not come now."""
+        self.check_rcpt()
         self._rcpt_tried += 1
 
     def check_data(self) -> None:
         """Raise the reply to a DATA that may not come now."""
         refusal = self._refuses_message()
+        # RFC 3030 §3: what is binary has no lines, so that no line could end it.
+        if refusal is None and self.is_binary:
+            refusal = replies.BINARY_BY_BDAT
         # RFC 3030 §2: DATA and BDAT are not used in one transaction.
         if refusal is None and self.chunked is not None:
             refusal = replies.CHUNKS_BEGUN
@@ -88,7 +106,9 @@ class Transaction:
         """The message that `chunk` belongs to, and why it cannot be taken, None when it can."""
         message = self.chunked
         if message is None:
-            message = self.chunked = ChunkedMessage(self._max_message_bytes, self._bare_newline)
+            message = self.chunked = ChunkedMessage(
+                self._limits.max_message_bytes, None if self.is_binary else self._bare_newline
+            )
         message.begin_chunk(chunk.size, is_last=chunk.is_last)
         if message.is_failed:
             return message, replies.CHUNKS_FAILED
