@@ -211,16 +211,20 @@ def test_what_is_wrong_is_said_in_one_line(tmp_path: Path, text: str | bytes, sa
 
 def test_every_bound_is_held(tmp_path: Path) -> None:
     path = tmp_path / "pochta.toml"
+    table = ""
     for line in settings_page().splitlines():
+        if section := re.match(r"## `\[(\w+)\]`", line):
+            table = section[1]
         found = re.match(r"\| `(\w+)` \| `\d+` \| (\d+) to (\d+) \|", line)
-        if not found:
+        if not found or not table:
             continue
         key, low, high = found[1], int(found[2]), int(found[3])
         for value in (low, high):
-            path.write_text(f"{MINIMAL}[limits]\n{key} = {value}\n")
-            assert getattr(config.load(path).limits, key) == value
+            path.write_text(f"{MINIMAL}[{table}]\n{key} = {value}\n")
+            assert getattr(getattr(config.load(path), table), key) == value
         for value in (low - 1, high + 1):
-            assert refusal(path, f"{MINIMAL}[limits]\n{key} = {value}\n").startswith(f"limits.{key}: expected a whole")
+            said = refusal(path, f"{MINIMAL}[{table}]\n{key} = {value}\n")
+            assert said.startswith(f"{table}.{key}: expected a whole")
 
 
 @pytest.mark.parametrize(
@@ -391,7 +395,10 @@ def test_the_page_is_up_to_date() -> None:
 
 def test_the_page_has_every_key() -> None:
     listed = re.findall(r"^\| `(\w+)` \|", settings_page(), re.MULTILINE)
-    structs = (Settings, config.Tls, Listener, config.Smtp, config.Pop3, config.Auth, config.Limits)
+    structs = (
+        *(Settings, config.Tls, Listener, config.Smtp, config.Pop3, config.Auth, config.Checks, config.Sending),
+        *(config.Queue, config.Outbound, config.Route, config.Dns, config.Limits),
+    )
     keys = [
         key for struct in structs for key, (hint, _) in config.fields_of(struct).items() if not config.struct_of(hint)
     ]

@@ -10,17 +10,21 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Final
 
-from pochta import log
+from pochta import log, transfer
 from pochta.accounts import passwords
 from pochta.accounts.auth import Authenticator
 from pochta.config import BareNewline, Listener, ListenerProtocol, ListenerTls, Settings
 from pochta.delivery.intake import Intake
+from pochta.delivery.submit import Submitter
+from pochta.dns import Resolver
 from pochta.errors import Refusal, SetupError, TryLater
 from pochta.net.accept import Acceptor, ConnectionLimits
 from pochta.net.connection import Connection, report_bug
 from pochta.net.listen import BoundListener, connections_per_worker
 from pochta.net.tls import LiveContext, descriptor_path
 from pochta.proto.smtp.limits import SmtpLimits
+from pochta.queue.runner import Runner
+from pochta.queue.session import SessionLimits
 from pochta.servers.imap.connection import ImapConnection, ImapContext
 from pochta.servers.imap.views import Views
 from pochta.servers.metrics import MetricsConnection, MetricsContext
@@ -28,9 +32,9 @@ from pochta.servers.pop3.connection import Pop3Connection, Pop3Context
 from pochta.servers.pop3.lock import ExclusiveLocks
 from pochta.servers.signed_in import SignedIn
 from pochta.servers.smtp.connection import SmtpConnection
-from pochta.servers.smtp.context import Role, SmtpContext
+from pochta.servers.smtp.context import Checks, Role, SmtpContext
 from pochta.status.worker import Sources, StatusSocket
-from pochta.store import changes, leases
+from pochta.store import changes, leases, outbox
 from pochta.store.checkpoint import Checkpointer
 from pochta.store.hints import ANYTHING
 from pochta.store.leases import Fence, LeaseHolder
@@ -42,6 +46,7 @@ DRAIN_S: Final = 5.0  # for commands and messages under way
 CUT_S: Final = 2.0  # for what is left to hear that it is cut off; the supervisor kills after 9
 KEEP_ALIVE_S: Final = 120.0  # what idling clients hear; home routers forget a silent connection after about 5 minutes
 ACCOUNTS_A_TURN: Final = 200  # 3 us each
+TRANSACTIONS_MAX: Final = 10_000  # of one SMTP connection: an hour of a busy list server
 LAG_CHECK_S: Final = 0.1
 LAG_BREACH_S: Final = 0.010  # INV-12
 
@@ -72,6 +77,8 @@ class App:
         index: int = 0,
         password_cost: passwords.Cost = passwords.DEFAULT_COST,
         on_death: Callable[[BaseException], None] = report_bug,
+        resolver: Resolver | None = None,
+        session_limits: SessionLimits | None = None,
     ) -> None:
         self.settings = settings
         self.index = index
@@ -92,6 +99,12 @@ class App:
         self.loop_lag = LoopLag()
         self._may_have_missed = asyncio.Event()
         self.background = LeaseHolder(self.store, leases.BACKGROUND, self._work_in_background, on_error=report_bug)
+        self.resolver = resolver or transfer.resolver_of(settings)
+        self.queue = LeaseHolder(self.store, outbox.LEASE, self._run_queue, on_error=report_bug)
+        self.runner: Runner
+        self.submitter: Submitter
+        self._session_limits = session_limits
+        self._routes = transfer.routes_of(settings)
         self._listeners = listeners
         self._on_death = on_death
         self._acceptors: list[Acceptor] = []
@@ -106,14 +119,20 @@ class App:
         self.store.start()
         self.store.subscribe(self.signed_in.hear)
         self.store.subscribe(self._tell_idling)
+        await self._make_queue()
         limits = self.settings.limits
-        counts = ConnectionLimits(connections_per_worker(limits, self.settings.workers), limits.connections_per_address)
+        counts = ConnectionLimits(
+            connections_per_worker(limits, self.settings.workers),
+            limits.connections_per_address,
+            rate_per_minute=limits.connections_per_minute or None,
+        )
         for one in self._listeners:
             acceptor = Acceptor(
                 self._timed(self._factory(one.config)),
                 counts,
                 tls=self._tls if one.config.tls is ListenerTls.IMPLICIT else None,
                 refusal=_REFUSALS.get(one.config.protocol, b""),
+                proxy_networks=tuple(ip_network(network, strict=False) for network in one.config.proxy_from),
             )
             await acceptor.start(one.socket)
             self._acceptors.append(acceptor)
@@ -126,9 +145,28 @@ class App:
         self._tasks.append(loop.create_task(self._make_up(), name="make up for lost hints"))
         self._tasks.append(loop.create_task(self.loop_lag.watch(), name="loop lag"))
         self._tasks.append(loop.create_task(self.background.run(), name="background"))
+        self._tasks.append(loop.create_task(self.queue.run(), name="queue"))
         if self.pop3_locks is not None:
             self._tasks.append(loop.create_task(self.pop3_locks.run(), name="pop3 locks"))
             self._tasks[-1].add_done_callback(self._tell_death)
+
+    async def _make_queue(self) -> None:
+        settings = self.settings
+        self.submitter = await transfer.submitter_of(settings, self.store, self._routes)
+        self.runner = transfer.runner_of(
+            settings,
+            self.store,
+            self.intake,
+            self.submitter,
+            routes=self._routes,
+            resolver=self.resolver,
+            is_held=self.queue.is_held,
+            session_limits=self._session_limits,
+        )
+        self.store.subscribe(self.runner.hear)
+
+    async def _run_queue(self, fence: Fence) -> None:
+        await self.runner.run(fence)
 
     def _tell_death(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
@@ -188,13 +226,30 @@ class App:
             postmaster=self.settings.postmaster,
             store=self.store,
             intake=self.intake,
+            submitter=self.submitter,
+            checks=self._checks() if role is Role.TRANSFER else None,
             connections=self.smtp_connections,
             tls=tls,
-            limits=SmtpLimits(max_message_bytes=limits.message_size_bytes, max_recipients=limits.recipients),
+            limits=SmtpLimits(
+                max_message_bytes=limits.message_size_bytes,
+                max_recipients=limits.recipients,
+                max_transactions=TRANSACTIONS_MAX,
+            ),
             hops_max=limits.hops,
             command_timeout_s=limits.command_timeout_s,
             data_timeout_s=limits.data_timeout_s,
             counters=self.counters,
+        )
+
+    def _checks(self) -> Checks | None:
+        checks = self.settings.checks
+        if not checks.enabled:
+            return None
+        return Checks(
+            resolver=self.resolver,
+            policy=transfer.policy_of(self.settings),
+            blocklists=checks.blocklists,
+            greylist_delay_s=checks.greylist_delay_s if checks.greylist else 0,
         )
 
     def _imap_context(self, tls: ssl.SSLContext | None) -> ImapContext:

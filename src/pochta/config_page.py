@@ -4,16 +4,23 @@ import sys
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Final, get_origin
+from types import NoneType, UnionType
+from typing import Annotated, Any, Final, get_args, get_origin
 
 import msgspec
 from msgspec import Meta, Struct
 
 from pochta.config import (
     Auth,
+    Checks,
+    Dns,
     Limits,
     Listener,
+    Outbound,
     Pop3,
+    Queue,
+    Route,
+    Sending,
     Settings,
     Smtp,
     Tls,
@@ -28,6 +35,12 @@ _TABLES: Final[dict[str, type[Struct]]] = {
     "[smtp]": Smtp,
     "[pop3]": Pop3,
     "[auth]": Auth,
+    "[checks]": Checks,
+    "[sending]": Sending,
+    "[queue]": Queue,
+    "[outbound]": Outbound,
+    "[[route]]": Route,
+    "[dns]": Dns,
     "[limits]": Limits,
 }
 
@@ -66,17 +79,22 @@ def _default(struct: type[Struct], attribute: str) -> str:
         return "required"
     if value is None or value == ():
         return "none"
+    if isinstance(value, tuple):
+        return f"`[{', '.join(map(toml_value, value))}]`"
     return f"`{toml_value(value if isinstance(value, int | str) else str(value))}`"
 
 
 def _allowed(kind: Any, meta: Meta) -> str:  # Any: a type form
+    if isinstance(kind, UnionType):  # X | None
+        kind = next(one for one in get_args(kind) if one is not NoneType)
     if isinstance(kind, type) and issubclass(kind, StrEnum):
         return ", ".join(f"`{one}`" for one in kind)
     if kind is bool:
         return "`true`, `false`"
     if kind is not int:
-        return "a path" if kind is Path else "text" if kind is str else "a list of texts"
-    return f"{meta.ge} to {meta.le}"
+        words = {Path: "a path", str: "text", tuple[int, ...]: "a list of numbers"}
+        return words.get(kind, "a list of texts")
+    return f"{meta.ge} to {meta.le}" if meta.le is not None else f"{meta.ge} or more"
 
 
 if __name__ == "__main__":

@@ -200,14 +200,13 @@ def test_a_client_that_floods_and_does_not_read_is_held_back(pochta: Server, com
         assert held_for_a_flood(connections, imap.socket, b"a %b\r\n" % command.encode() * 2000) < HELD_MAX
 
 
-@pytest.mark.parametrize("command", ["NOOP", "EHLO x", "MAIL FROM:<a@example.net>", "RCPT TO:<anna@example.org>"])
+@pytest.mark.parametrize("command", ["NOOP", "EHLO x", "RSET", "RCPT TO:<anna@example.org>"])
 def test_a_sender_that_floods_and_does_not_read_is_held_back(pochta: Server, command: str) -> None:
     with socket.create_connection((pochta.host, pochta.smtp_port)) as client:
         client.sendall(b"EHLO x\r\nMAIL FROM:<a@example.net>\r\nRCPT TO:<anna@example.org>\r\n")
         while b"Recipient OK" not in client.recv(4096):
             pass
         connections: set[Connection] = set(pochta.app.smtp_connections)
-        command += "\r\nRSET" if command.startswith("MAIL") else ""
         assert held_for_a_flood(connections, client, b"%b\r\n" % command.encode() * 2000) < HELD_MAX
 
 

@@ -145,11 +145,10 @@ def test_a_header_out_of_bounds(server: Server) -> None:
         assert smtp.data("X: " + "y" * 300_000 + "\r\n\r\nbody\r\n")[0] == 552
 
 
-def test_other_servers_are_out_of_reach_yet(server: Server) -> None:
+def test_mail_for_other_servers_is_taken(server: Server) -> None:
     with client(server) as smtp:
         smtp.mail(ANNA)
-        code, text = smtp.rcpt("carol@example.net")
-        assert (code, text[:5]) == (550, b"5.3.3")
+        assert smtp.rcpt("carol@example.net") == (250, b"2.1.5 Recipient OK")
         assert smtp.rcpt(BORIS)[0] == 250
 
 

@@ -8,7 +8,7 @@ broken off is simply run again.
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, Final
 
@@ -20,12 +20,13 @@ from pochta.errors import SetupError
 from pochta.proto.address import address_key, split_detail
 from pochta.store import directory
 from pochta.store.directory import Account, Alias, Domain
+from pochta.store.dkim_keys import NewKey
 from pochta.store.tx import Tx
 
 ROWS_A_STEP: Final = 1000  # what a lane function may touch
 ROWS_AN_ACCOUNT: Final = 20  # itself, six mailboxes, their subscriptions and news
 
-Argument = str | int | None | list[str]
+Argument = str | int | None | list[str] | tuple[NewKey, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +119,11 @@ def plan(
         gone = [name for name in state.domains if name not in declaration.domains]
         changes += [Change("remove_domain", (name,), f"- domain {name}") for name in gone]
     return changes
+
+
+def with_keys(changes: list[Change], make: Callable[[], tuple[NewKey, ...]]) -> list[Change]:
+    """The changes with keys for each new domain; one call of `make` (`signing.new_keys`, 50-200 ms) for each."""
+    return [replace(one, args=(*one.args, make())) if one.verb == "add_domain" else one for one in changes]
 
 
 def steps(changes: list[Change]) -> Iterator[list[Change]]:

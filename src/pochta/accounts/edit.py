@@ -4,11 +4,14 @@ Each function is run in the write lane: `await store.write(0, edit.add_account, 
 `proto.address`, targets rewritten to one form); what may stand beside what is settled by `store.directory`.
 """
 
+from collections.abc import Sequence
+
 from pochta.accounts import directory as resolving
 from pochta.errors import Refusal, RefusalCode
 from pochta.proto.address import AddressError, parse_mailbox, to_a_labels
-from pochta.store import directory
+from pochta.store import directory, dkim_keys
 from pochta.store.directory import Account
+from pochta.store.dkim_keys import NewKey
 from pochta.store.tx import Tx
 
 
@@ -60,13 +63,16 @@ def targets(addresses: list[str]) -> list[str]:
     return sorted({key(address): target(address) for address in reversed(addresses)}.values())
 
 
-def add_domain(tx: Tx, name: str, catch_all: str | None, now: int) -> None:
-    """Keep mail for a domain from now on.
+def add_domain(tx: Tx, name: str, catch_all: str | None, now: int, keys: Sequence[NewKey] = ()) -> None:
+    """Keep mail for a domain from now on; `keys` from `signing.new_keys` sign what it sends.
 
     Raises:
         Refusal: INVALID_NAME, EXISTS.
     """
-    directory.add_domain(tx, domain_key(name), name, None if catch_all is None else target(catch_all), now)
+    domain = domain_key(name)
+    directory.add_domain(tx, domain, name, None if catch_all is None else target(catch_all), now)
+    if keys:
+        dkim_keys.add(tx, domain, keys, now)
 
 
 def set_catch_all(tx: Tx, name: str, catch_all: str | None) -> None:
@@ -79,7 +85,7 @@ def set_catch_all(tx: Tx, name: str, catch_all: str | None) -> None:
 
 
 def remove_domain(tx: Tx, name: str) -> None:
-    """Forget a domain that nothing uses.
+    """Forget a domain that nothing uses, with its keys.
 
     Raises:
         Refusal: INVALID_NAME, NO_SUCH_DOMAIN, IN_USE.

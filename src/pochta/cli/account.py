@@ -82,6 +82,8 @@ def show(ctx: click.Context, address: str, as_json: bool) -> None:
         return
     click.echo(f"address   {one.address}")
     click.echo(f"sign-in   {'allowed' if one.is_enabled else 'disabled; mail is still taken'}")
+    if one.sending_stopped is not None:
+        click.echo(f"sending   stopped: {one.sending_stopped}")
     click.echo(f"messages  {one.message_count}")
     click.echo(f"used      {show_size(one.used_bytes)}")
     click.echo(f"quota     {show_quota(one.quota_bytes)}")
@@ -123,6 +125,26 @@ def enable(ctx: click.Context, address: str) -> None:
     write(ctx, edit.set_enabled, address, True)
 
 
+@command.command("stop")
+@click.argument("address", type=ADDRESS)
+@click.pass_context
+def stop(ctx: click.Context, address: str) -> None:
+    """Let ADDRESS send nothing more; it can sign in, and its mail is taken."""
+    from pochta.accounts import sending
+
+    write(ctx, sending.stop_address, address, sending.BY_HAND)
+
+
+@command.command("release")
+@click.argument("address", type=ADDRESS)
+@click.pass_context
+def release(ctx: click.Context, address: str) -> None:
+    """Let ADDRESS send again, and count anew what it sends."""
+    from pochta.accounts import sending
+
+    write(ctx, sending.release, address)
+
+
 @command.command("password")
 @click.argument("address", type=ADDRESS)
 @password_option
@@ -154,4 +176,5 @@ def _as_json(one: "Account") -> dict[str, object]:
         "used_bytes": one.used_bytes,
         "quota_bytes": one.quota_bytes or None,
         "created_at": one.created_at,
+        "sending_stopped": one.sending_stopped,
     }

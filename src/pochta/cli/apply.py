@@ -1,5 +1,6 @@
 """`pochta apply`: domains, accounts and aliases from a file."""
 
+from functools import partial
 from pathlib import Path
 
 import click
@@ -19,7 +20,7 @@ def command(ctx: click.Context, file: Path, dry_run: bool, prune: bool) -> None:
 
     Prints each change; a second run changes nothing. Up to 50 new accounts are made in one transaction.
     """
-    from pochta.accounts import apply, declare
+    from pochta.accounts import apply, declare, signing
     from pochta.config import default_workers
     from pochta.store.store import Store
 
@@ -28,7 +29,10 @@ def command(ctx: click.Context, file: Path, dry_run: bool, prune: bool) -> None:
     async def bring_up(store: Store) -> int:
         state = await store.read(0, apply.known)
         credentials = apply.settle_credentials(declaration, state, threads=default_workers(), is_dry_run=dry_run)
-        changes = apply.plan(declaration, state, credentials, now=int(clock.now_s()), prune=prune)
+        now = int(clock.now_s())
+        changes = apply.plan(declaration, state, credentials, now=now, prune=prune)
+        if not dry_run:
+            changes = apply.with_keys(changes, partial(signing.new_keys, now))
         for step in apply.steps(changes):
             if not dry_run:
                 await store.write(0, apply.run, [(change.verb, change.args) for change in step])

@@ -104,7 +104,7 @@ def _make(path: Path, host: str, base_port: int) -> None:
 async def _fill(settings: "Settings") -> None:
     """The accounts, and a handful of messages by the way that all mail takes."""
     from pochta import clock
-    from pochta.accounts import edit, passwords
+    from pochta.accounts import edit, passwords, signing
     from pochta.cli.demo_messages import MESSAGES
     from pochta.delivery import local
     from pochta.delivery.intake import Intake
@@ -115,7 +115,7 @@ async def _fill(settings: "Settings") -> None:
     store.start(hears_hints=False)
     try:
         now = int(clock.now_s())
-        await store.write(0, edit.add_domain, DOMAIN, None, now)
+        await store.write(0, edit.add_domain, DOMAIN, None, now, signing.new_keys(now))
         ids = [
             await store.write(0, edit.add_account, address, passwords.hash_password(Secret(password)), 0, now)
             for address, password in ACCOUNTS

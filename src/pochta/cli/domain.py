@@ -23,10 +23,11 @@ def command() -> None:
 @click.option("--catch-all", type=CATCH_ALL, metavar="ADDRESS", help="Who gets what nobody else of the domain takes.")
 @click.pass_context
 def add(ctx: click.Context, name: str, catch_all: str | None) -> None:
-    """Keep mail for the domain NAME from now on."""
-    from pochta.accounts import edit
+    """Keep mail for the domain NAME from now on, with keys to sign what it sends."""
+    from pochta.accounts import edit, signing
 
-    write(ctx, edit.add_domain, name, catch_all, int(clock.now_s()))
+    now = int(clock.now_s())
+    write(ctx, edit.add_domain, name, catch_all, now, signing.new_keys(now))
     _tell_of_catch_all(ctx, name, catch_all)
 
 
@@ -64,6 +65,40 @@ def _tell_of_catch_all(ctx: click.Context, name: str, address: str | None) -> No
         print_notes(read(ctx, notes.on_targets, name, [address]))
 
 
+@command.command("keys")
+@click.argument("name", type=DOMAIN)
+@json_option
+@click.pass_context
+def keys(ctx: click.Context, name: str, as_json: bool) -> None:
+    """List the DKIM keys of the domain NAME, which its DNS has to name."""
+    from pochta.accounts import signing
+
+    records = read(ctx, signing.records, name)
+    if as_json:
+        print_json([one._asdict() for one in records])
+        return
+    rows = [
+        (one.selector, one.algorithm, one.state, show_time(one.retired_at or one.signs_from or one.created_at))
+        for one in records
+    ]
+    print_table(("selector", "algorithm", "state", "since"), rows)
+
+
+@command.command("rotate-keys")
+@click.argument("name", type=DOMAIN)
+@click.pass_context
+def rotate_keys(ctx: click.Context, name: str) -> None:
+    """Make the next DKIM keys of the domain NAME, and print the records that DNS needs for them."""
+    from pochta.accounts import signing
+
+    read(ctx, signing.records, name)  # refused before a key is made
+    now = int(clock.now_s())
+    selectors = write(ctx, signing.rotate, name, signing.new_keys(now), now)
+    for one in read(ctx, signing.records, name):
+        if one.selector in selectors:
+            click.echo(f"{one.name}. IN TXT {_strings(one.text)}")
+
+
 @command.command("remove")
 @click.argument("name", type=DOMAIN)
 @click.option("--with-accounts", is_flag=True, help="Remove its accounts, their mail, and its aliases too.")
@@ -91,6 +126,11 @@ def remove(ctx: click.Context, name: str, with_accounts: bool, yes: bool) -> Non
     messages = counted(sum(one.message_count for one in accounts), "message")
     click.echo(f"Removed {name}: {counted(len(accounts), 'account')}, {counted(alias_count, 'alias')}, {messages}")
     print_notes(read(ctx, notes.on_removed_domain, name))
+
+
+def _strings(text: str) -> str:
+    """The text of a TXT record as a zone file has it: in strings of 255 octets at most."""
+    return " ".join(f'"{text[start : start + 255]}"' for start in range(0, len(text), 255))
 
 
 def _as_json(one: "Domain") -> dict[str, object]:

@@ -28,6 +28,7 @@ from pochta.config.schema import (
     split_address,
     struct_of,
 )
+from pochta.config.transfer import Checks, Dns, Outbound, OutboundTls, Queue, Route, Sending
 
 __all__ = [
     "DEFAULT_PATHS",
@@ -35,11 +36,18 @@ __all__ = [
     "INITIAL_LISTENERS",
     "Auth",
     "BareNewline",
+    "Checks",
+    "Dns",
     "Limits",
     "Listener",
     "ListenerProtocol",
     "ListenerTls",
+    "Outbound",
+    "OutboundTls",
     "Pop3",
+    "Queue",
+    "Route",
+    "Sending",
     "Settings",
     "Smtp",
     "Tls",

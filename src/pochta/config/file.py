@@ -30,6 +30,7 @@ from pochta.config.schema import (
     split_address,
     struct_of,
 )
+from pochta.config.transfer_check import check_transfer
 from pochta.errors import SetupError
 
 ENVIRONMENT_KEY: Final = "POCHTA_CONFIG"
@@ -235,7 +236,14 @@ def _with_absolute_paths(settings: Settings, raw: Mapping[str, Any], base: Path)
         certificate=(base if "certificate" in given else data_dir) / settings.tls.certificate,
         key=(base if "key" in given else data_dir) / settings.tls.key,
     )
-    return msgspec.structs.replace(settings, data_dir=data_dir, tls=tls)
+    routes = tuple(
+        one if one.password_file is None else msgspec.structs.replace(one, password_file=base / one.password_file)
+        for one in settings.routes
+    )
+    outbound = settings.outbound
+    if outbound.ca_file is not None:
+        outbound = msgspec.structs.replace(outbound, ca_file=base / outbound.ca_file)
+    return msgspec.structs.replace(settings, data_dir=data_dir, tls=tls, routes=routes, outbound=outbound)
 
 
 def _check(path: Path, settings: Settings) -> None:
@@ -252,6 +260,7 @@ def _check(path: Path, settings: Settings) -> None:
             raise SetupError(
                 f'{path}: smtp.bare_newline_exempt: "{network}" is no network ({error}); write it as "192.0.2.0/24"'
             ) from None
+    check_transfer(path, settings)
     for number, one in enumerate(settings.listeners, 1):
         _check_listener(path, f"listener {number}", one)
     taken: dict[int, list[tuple[str, int]]] = {}

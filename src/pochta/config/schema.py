@@ -10,6 +10,8 @@ from typing import Annotated, Any, Final, get_args, get_type_hints
 import msgspec
 from msgspec import Meta, Struct, field
 
+from pochta.config.transfer import Checks, Dns, Outbound, Queue, Route, Sending
+
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
 PIB: Final = 1024**3 * MIB  # more than a machine has: bounds that only keep slips of the keyboard out
@@ -63,6 +65,14 @@ class Listener(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         bool,
         Meta(description="Accept passwords without TLS. Only on a loopback address: elsewhere others could read them."),
     ] = False
+
+    proxy_from: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Addresses and networks of proxies in front (HAProxy) that tell the client's address by the"
+            " PROXY protocol, version 1 or 2. From them it is required; nobody else is believed."
+        ),
+    ] = ()
 
     @property
     def host(self) -> str:
@@ -178,6 +188,16 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             " exempt. 50 serves an office of ten people with five IMAP connections each behind one address.",
         ),
     ] = 50
+    connections_per_minute: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1_000_000,
+            description="New connections a minute from one IPv4 address or one IPv6 /64, counted by each worker;"
+            " 0: no limit; loopback is exempt. 300 serves a large provider's busiest server and an office behind one"
+            " address.",
+        ),
+    ] = 300
     command_timeout_s: Annotated[
         int,
         Meta(
@@ -316,6 +336,12 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     smtp: Smtp = Smtp()
     pop3: Pop3 = Pop3()
     auth: Auth = Auth()
+    dns: Dns = Dns()
+    checks: Checks = Checks()
+    sending: Sending = Sending()
+    queue: Queue = Queue()
+    outbound: Outbound = Outbound()
+    routes: tuple[Route, ...] = field(default=(), name="route")
     listeners: tuple[Listener, ...] = field(default=(), name="listener")
     limits: Limits = Limits()
 

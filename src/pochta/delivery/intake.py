@@ -97,23 +97,26 @@ class Incoming:
         self._intake.give_back(len(self._held))
         self._held.clear()
 
-    async def finish(self, received_at: int) -> NewMessage:
+    async def finish(self, received_at: int, *, trace: bytes = b"") -> NewMessage:
         """The message, its bytes durable where they stand in a file (INV-6).
+
+        `trace`: finished header fields that stand in front of what was written, none of which facts are made of: what
+        is known of a message only at its end (Authentication-Results).
 
         Raises:
             OSError: the disk is full or failing.
         """
         if self._writer is None:
-            whole = bytes(self._held)
+            whole = trace + self._held
             self._forget_held()
             blob = NewBlob(len(whole), whole, None)
             # INV-12: 64 KiB of parts without content take 40 ms, anything else of that size 5 ms at the most
             is_slow = whole.count(b"\n--") > DELIMITERS_INLINE_MAX
             found = await self._facts_of_heavy(facts, whole) if is_slow else facts(whole)
         elif self._builder is not None:
-            blob, found = await asyncio.to_thread(_finish_file, self._writer, self._builder)
+            blob, found = await asyncio.to_thread(_finish_file, self._writer, self._builder, trace)
         else:
-            blob = await asyncio.to_thread(self._writer.finish)
+            blob = await asyncio.to_thread(_finish_blob, self._writer, trace)
             found = await self._facts_of_heavy(_facts_of_file, self._blobs, blob.file or "")
         self.received_count = found.received_count
         self.message_id = (found.message_id or b"").decode("ascii", "replace")
@@ -130,9 +133,17 @@ class Incoming:
             self._writer.discard()
 
 
-def _finish_file(writer: BlobWriter, builder: FactsBuilder) -> tuple[NewBlob, MessageFacts]:
+def _finish_blob(writer: BlobWriter, trace: bytes) -> NewBlob:
+    """The durable file. Blocks."""
+    if trace:
+        writer.prepend(trace)
+    return writer.finish()
+
+
+def _finish_file(writer: BlobWriter, builder: FactsBuilder, trace: bytes) -> tuple[NewBlob, MessageFacts]:
     """The durable file and the facts, which take up to 50 ms (thousands of addresses or parts). Blocks."""
-    return writer.finish(), builder.finish()
+    blob, found = _finish_blob(writer, trace), builder.finish()
+    return blob, found._replace(size=found.size + len(trace), header_size=found.header_size + len(trace))
 
 
 def _facts_of_file(blobs: Blobs, file: str) -> MessageFacts:

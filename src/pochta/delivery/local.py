@@ -19,7 +19,7 @@ async def deliver_local(store: Store, account_ids: Sequence[int], new: NewMessag
     Raises:
         Refusal: OVER_QUOTA, NOT_FOUND. TryLater: the disk is full.
     """
-    await _check_room_for(store, (new,))
+    await check_room_for(store, (new,))
     try:
         await store.write(account_ids[0], messages.deliver, tuple(account_ids), new)
     except Refusal:
@@ -35,7 +35,7 @@ async def append(
     Raises:
         Refusal: NOT_FOUND, OVER_QUOTA, LIMIT. TryLater: the disk is full.
     """
-    await _check_room_for(store, [new for new, _ in items])
+    await check_room_for(store, [new for new, _ in items])
     try:
         return await store.write(
             account_id,
@@ -62,7 +62,7 @@ async def drop(store: Store, refused: Iterable[NewMessage]) -> None:
         await asyncio.to_thread(store.blobs.delete_files, files)
 
 
-async def _check_room_for(store: Store, new: Iterable[NewMessage]) -> None:
+async def check_room_for(store: Store, new: Iterable[NewMessage]) -> None:
     """As `check_room`; the files of messages that find no room are removed, for now is when their space is needed."""
     try:
         check_room(store)

@@ -55,6 +55,25 @@ class BlobWriter:
         self.size += len(data)
         self.checksum = crc32(data, self.checksum)
 
+    def prepend(self, data: bytes) -> None:
+        """Put `data` in front of what was written, which is copied (25 MB take 30 ms). Blocks.
+
+        Raises:
+            OSError: the disk is full or failing; `discard` is still owed.
+        """
+        first = BlobWriter(self._folder)
+        try:
+            first.write(data)
+            with open(self._temporary, "rb", buffering=0) as rest:
+                while chunk := rest.read(CHUNK_BYTES):
+                    first.write(chunk)
+        except OSError:
+            first.discard()
+            raise
+        self.discard()
+        self._fd, self._temporary = first._fd, first._temporary
+        self.size, self.checksum = first.size, first.checksum
+
     def finish(self) -> NewBlob:
         """Make the file durable under its final name: fsync of the file, rename, fsync of its folder. Blocks.
 

@@ -38,7 +38,7 @@ class Domain(NamedTuple):
 
 
 class Account(NamedTuple):
-    """An account, without its credential. `quota_bytes` 0 is none."""
+    """An account, without its credential. `quota_bytes` 0 is none; `sending_stopped` why it may send nothing."""
 
     id: int
     address: str
@@ -50,6 +50,7 @@ class Account(NamedTuple):
     message_count: int
     generation: int
     created_at: int
+    sending_stopped: str | None
 
 
 class Alias(NamedTuple):
@@ -105,6 +106,11 @@ def domain_id(tx: Tx, name: str) -> int:
     return int(row[0])
 
 
+def has_domain(tx: Tx, name: str) -> bool:
+    """Whether mail for the domain is kept here. One statement."""
+    return name != NOWHERE and tx.row("SELECT 1 FROM domain WHERE name = ?", (name,)) is not None
+
+
 def add_domain(tx: Tx, name: str, shown: str, catch_all: str | None, now: int) -> int:
     """The id of a new domain.
 
@@ -140,7 +146,7 @@ def set_catch_all(tx: Tx, name: str, catch_all: str | None) -> None:
 
 
 def remove_domain(tx: Tx, name: str) -> None:
-    """Forget a domain that nothing uses.
+    """Forget a domain that nothing uses, with its keys.
 
     Raises:
         Refusal: NO_SUCH_DOMAIN, or IN_USE while it has accounts or aliases.
@@ -152,6 +158,7 @@ def remove_domain(tx: Tx, name: str) -> None:
     ) or (0, 0)
     if any(counts):
         raise Refusal(RefusalCode.IN_USE, f"domain {name} is in use (accounts: {counts[0]}, aliases: {counts[1]})")
+    tx.run("DELETE FROM dkim_key WHERE domain_id = ?", (id,))
     tx.run("DELETE FROM domain WHERE id = ?", (id,))
 
 
@@ -175,7 +182,8 @@ def remove_some_of_domain(tx: Tx, name: str, now: int) -> int:
 
 _ACCOUNT: Final = (
     "SELECT account.id, address, domain.name, local_part, is_enabled, quota_bytes, used_bytes, message_count,"
-    " credential_generation, account.created_at FROM account JOIN domain ON domain.id = account.domain_id"
+    " credential_generation, account.created_at, sending_stopped FROM account"
+    " JOIN domain ON domain.id = account.domain_id"
 )
 
 

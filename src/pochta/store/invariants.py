@@ -44,13 +44,17 @@ class Finding(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """A question whose answer rows are findings; `where` is filled with their columns, each `?` with the account."""
+    """A question whose answer rows are findings; `where` is filled with their columns, each `?` with the account.
+
+    `since`: the version of the store that brought its tables; an older one, which `check` takes too, is not asked.
+    """
 
     what: str
     where: str
     sql: str
     severity: Severity = Severity.ERROR
     remedy: str = RESTORE
+    since: int = 1
 
 
 AccountStep = Callable[[Tx, int], Iterator[Finding]]
@@ -172,10 +176,15 @@ _ACCOUNT_RULES: Final = (
     ),
 )
 
-_OF_ACCOUNTS: Final = (
-    *("keyword", "mailbox", "subscription", "message", "message_ref"),
-    *("placement", "placement_keyword", "reader_seen", "removed", "change"),
-)
+# Tables with rows of accounts, by the version of the store that brought them.
+_OF_ACCOUNTS: Final = {
+    1: (
+        *("keyword", "mailbox", "subscription", "message", "message_ref"),
+        *("placement", "placement_keyword", "reader_seen", "removed", "change"),
+    ),
+    2: ("app_password", "sign_in_success"),
+    3: ("sending", "correspondent"),
+}
 
 _SHARED_RULES: Final = (
     Rule(
@@ -207,6 +216,21 @@ _SHARED_RULES: Final = (
         remedy="give it a target or remove it",
     ),
     Rule(
+        "a DKIM key belongs to a domain that does not exist, or was retired before it signed",
+        "DKIM key {0}",
+        "SELECT id FROM dkim_key WHERE domain_id NOT IN (SELECT id FROM domain WHERE name <> '')"
+        " OR (retired_at IS NOT NULL AND (signs_from IS NULL OR retired_at < signs_from))",
+        since=3,
+    ),
+    Rule(
+        "a domain has two DKIM keys of one algorithm that sign",
+        "{0}, {1}",
+        "SELECT domain.name, algorithm FROM dkim_key k JOIN domain ON domain.id = k.domain_id WHERE signs_from IS NOT"
+        " NULL AND retired_at IS NULL GROUP BY domain.name, algorithm HAVING count(*) > 1",
+        remedy="make new ones with `pochta domain rotate-keys`; those retire both",
+        since=3,
+    ),
+    Rule(
         "bytes stand in the store and in a file, or in neither",
         "blob {0}",
         "SELECT b.id FROM blob b LEFT JOIN blob_inline i ON i.blob_id = b.id"
@@ -236,13 +260,17 @@ _SHARED_RULES: Final = (
             f"rows of `{table}` belong to an account that does not exist",
             "account {0}",
             f"SELECT DISTINCT account_id FROM {table} WHERE account_id NOT IN (SELECT id FROM account)",
+            since=since,
         )
-        for table in _OF_ACCOUNTS
+        for since, tables in _OF_ACCOUNTS.items()
+        for table in tables
     ),
 )
 
 
 def _ask(rule: Rule, tx: Tx, *, account_id: int = 0, prefix: str = "") -> Iterator[Finding]:
+    if rule.since > 1 and tx.rows("SELECT number FROM meta WHERE name = 'schema_version'")[0][0] < rule.since:
+        return
     for row in tx.rows(f"{rule.sql} LIMIT {SHOWN}", (account_id,) * rule.sql.count("?")):
         yield Finding(rule.severity, rule.what, prefix + rule.where.format(*row), rule.remedy)
 

@@ -126,6 +126,15 @@ class LeaseHolder:
         self._try_every_s = try_every_s
         self.holder = f"{os.uname().nodename}:{os.getpid()}:{clock.token_hex(4)}"
         self.fence: Fence | None = None
+        self._sure_until_s = 0.0  # of `clock.monotonic_s`
+
+    def is_held(self) -> bool:
+        """Whether nobody else can hold the lease yet: asked before what cannot be fenced, such as ending a message."""
+        return self.fence is not None and clock.monotonic_s() < self._sure_until_s
+
+    def _note_held(self, asked_s: float) -> None:
+        # counted from before the write: the row's end was reckoned from then
+        self._sure_until_s = asked_s + self._duration_s - 1
 
     async def run(self) -> None:
         """Try, hold, work; for ever."""
@@ -142,9 +151,11 @@ class LeaseHolder:
         holder = await self._store.read(0, holder_of, self._name, now)
         if holder is not None and holder != self.holder:
             return
+        asked_s = clock.monotonic_s()
         number = await self._store.write(0, acquire, self._name, self.holder, now, self._duration_s)
         if number is None:
             return
+        self._note_held(asked_s)
         self.fence = Fence(self._name, number)
         log.event("lease.acquired", name=self._name, fence=number)
         try:
@@ -169,8 +180,12 @@ class LeaseHolder:
             self._report(outcome)
 
     async def _renew(self, fence: Fence) -> bool:
+        asked_s = clock.monotonic_s()
         try:
-            return await self._store.write(0, renew, fence.name, fence.number, int(clock.now_s()), self._duration_s)
+            is_held = await self._store.write(0, renew, fence.name, fence.number, int(clock.now_s()), self._duration_s)
+            if is_held:
+                self._note_held(asked_s)
+            return is_held
         except TryLater:
             return True  # a full disk: the fence still guards every write, and once ended the lease is not renewed
 

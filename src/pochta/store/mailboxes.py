@@ -128,6 +128,16 @@ def find_inbox(tx: Tx, account_id: int) -> int:
     return mailbox_id
 
 
+def find_role(tx: Tx, account_id: int, role: str) -> int:
+    """The id of the account's mailbox for `role`, INBOX where there is none (any more). One or two statements.
+
+    Raises:
+        Refusal: NOT_FOUND, the account was removed.
+    """
+    row = tx.row("SELECT id FROM mailbox WHERE account_id = ? AND role = ? AND name IS NOT NULL", (account_id, role))
+    return find_inbox(tx, account_id) if row is None else int(row[0])
+
+
 def _find_id(tx: Tx, account_id: int, names: Iterable[str]) -> int | None:
     mailbox_id = ROOT
     for name in names:

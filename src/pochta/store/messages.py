@@ -62,13 +62,22 @@ def deliver(tx: Tx, account_ids: Sequence[int], new: NewMessage) -> None:
         Refusal: OVER_QUOTA, or NOT_FOUND for an account removed meanwhile.
     """
     blob_id = blobs.insert(tx, new.blob, new.received_at)
-    placed = NewPlacement(0, (), new.received_at, 0)
     for account_id in sorted(account_ids):  # deliveries that cross lock accounts in one order, and never in a circle
-        mailbox_id = mailboxes.find_inbox(tx, account_id)
-        mod_seq, message_id = _reserve(tx, account_id, count=1, size=new.blob.size)
-        _insert_message(tx, account_id, message_id, blob_id, new, mod_seq)
-        _place(tx, account_id, mailbox_id, [(message_id, new.blob.size, placed, 0)], mod_seq, now=new.received_at)
-        tx.hint(account_id, mod_seq)
+        deliver_to(tx, account_id, blob_id, new)
+
+
+def deliver_to(tx: Tx, account_id: int, blob_id: int, new: NewMessage, *, role: str = "inbox") -> None:
+    """Put the message, whose bytes have their row, into one mailbox of an account: that of `role`, else INBOX.
+
+    Raises:
+        Refusal: OVER_QUOTA, or NOT_FOUND for an account removed meanwhile; nothing is written then.
+    """
+    mod_seq, message_id = _reserve(tx, account_id, count=1, size=new.blob.size)
+    mailbox_id = mailboxes.find_role(tx, account_id, role)
+    _insert_message(tx, account_id, message_id, blob_id, new, mod_seq)
+    placed = NewPlacement(0, (), new.received_at, 0)
+    _place(tx, account_id, mailbox_id, [(message_id, new.blob.size, placed, 0)], mod_seq, now=new.received_at)
+    tx.hint(account_id, mod_seq)
 
 
 def append(

@@ -298,6 +298,7 @@ CREATE TABLE outgoing (
   account_id INTEGER NOT NULL,
   origin TEXT NOT NULL,
   reverse_path TEXT NOT NULL,
+  report_to TEXT NOT NULL,
   envelope_id TEXT,
   returns TEXT,
   body TEXT NOT NULL,
@@ -339,6 +340,7 @@ CREATE INDEX outgoing_report ON outgoing_recipient (outgoing_id) WHERE report > 
 CREATE TABLE destination (
   name TEXT NOT NULL PRIMARY KEY,
   next_at INTEGER NOT NULL,
+  not_before INTEGER NOT NULL,
   failures INTEGER NOT NULL,
   last_at INTEGER,
   last_host TEXT,
@@ -353,6 +355,7 @@ CREATE TABLE trail (
   message_id_hash INTEGER NOT NULL,
   sender TEXT NOT NULL,
   at INTEGER NOT NULL,
+  address_hashes TEXT NOT NULL,
   facts TEXT NOT NULL
 ) STRICT;
 CREATE INDEX trail_message_id ON trail (message_id_hash);
@@ -397,6 +400,7 @@ CREATE TABLE greylist (
   passed INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX greylist_last ON greylist (last_at);
+CREATE INDEX greylist_waiting ON greylist (last_at) WHERE passed = 0;
 """,
 }
 

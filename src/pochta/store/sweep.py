@@ -30,7 +30,8 @@ from typing import Final, NamedTuple
 
 from pochta import clock, log
 from pochta.errors import TryLater
-from pochta.store import leases, placements
+from pochta.store import expiry, leases, placements, sending
+from pochta.store.greylist import Rules
 from pochta.store.leases import Fence
 from pochta.store.store import Store
 from pochta.store.tx import Row, Tx
@@ -75,10 +76,12 @@ ACCOUNT_TABLES: Final[tuple[tuple[str, str], ...]] = (
     ("subscription", "path"),
     ("app_password", "id"),
     ("sign_in_success", "address"),
+    ("sending", "hour"),
+    ("correspondent", "address_hash"),
     ("mailbox", "id"),
 )
 # Every column that names a blob. Whoever adds one adds it here.
-BLOB_USERS: Final[tuple[tuple[str, str], ...]] = (("message", "blob_id"),)
+BLOB_USERS: Final[tuple[tuple[str, str], ...]] = (("message", "blob_id"), ("outgoing", "blob_id"))
 
 _IS_USED: Final = " OR ".join(
     f"EXISTS (SELECT 1 FROM {table} WHERE {table}.{column} = blob.id)" for table, column in BLOB_USERS
@@ -97,6 +100,8 @@ class Work(StrEnum):
     FORGET_ACCOUNT = "forget_account"
     EXPIRE_REMOVED = "expire_removed"
     EXPIRE_CHANGES = "expire_changes"
+    EXPIRE_SENDING = "expire_sending"
+    EXPIRE_SHARED = "expire_shared"
     DELETE_BLOBS = "delete_blobs"
     GIVE_BACK_PAGES = "give_back_pages"
 
@@ -246,6 +251,18 @@ def _expire_changes(tx: Tx, limit: int, args: tuple[int, ...]) -> Step:
     return Step(count, count < limit)
 
 
+def _expire_sending(tx: Tx, limit: int, args: tuple[int, ...]) -> Step:
+    """Args: account, epoch hour. Deletes what the account sent in hours before it: at most a few dozen rows."""
+    return Step(sending.expire(tx, *args), True)
+
+
+def _expire_shared(tx: Tx, limit: int, args: tuple[int, ...]) -> Step:
+    """Args: now, then the fields of `greylist.Rules`."""
+    now, *rules = args
+    count = expiry.expire(tx, now, limit, Rules(*rules))
+    return Step(count, count < limit)
+
+
 def _delete_blobs(tx: Tx, limit: int, args: tuple[int, ...]) -> Step:
     """Args: now, cutoff, blob ids. Deletes those no younger than the cutoff that nothing refers to; their files."""
     now, cutoff, *ids = args
@@ -276,6 +293,8 @@ _STEPS: Final[dict[Work, Callable[[Tx, int, tuple[int, ...]], Step]]] = {
     Work.FORGET_ACCOUNT: _forget_account,
     Work.EXPIRE_REMOVED: _expire_removed,
     Work.EXPIRE_CHANGES: _expire_changes,
+    Work.EXPIRE_SENDING: _expire_sending,
+    Work.EXPIRE_SHARED: _expire_shared,
     Work.DELETE_BLOBS: _delete_blobs,
     Work.GIVE_BACK_PAGES: _give_back_pages,
 }
@@ -307,13 +326,14 @@ def tasks_due(tx: Tx, after_id: int, cutoff: int) -> list[Row]:
     )
 
 
-def accounts_due(tx: Tx, after_id: int, removed_cutoff: int) -> list[Row]:
-    """(id, has expired `removed` rows, time of the oldest change) of the next accounts."""
+def accounts_due(tx: Tx, after_id: int, removed_cutoff: int, sending_hour: int) -> list[Row]:
+    """(id, has expired `removed` rows, time of the oldest change, sent before that hour) of the next accounts."""
     return tx.rows(
         "SELECT id, EXISTS (SELECT 1 FROM removed r WHERE r.account_id = account.id AND r.removed_at <= ?),"
-        " (SELECT at FROM change c WHERE c.account_id = account.id ORDER BY c.mod_seq LIMIT 1)"
+        " (SELECT at FROM change c WHERE c.account_id = account.id ORDER BY c.mod_seq LIMIT 1),"
+        " EXISTS (SELECT 1 FROM sending s WHERE s.account_id = account.id AND s.hour < ?)"
         " FROM account WHERE id > ? AND removed_at IS NULL ORDER BY id LIMIT ?",
-        (removed_cutoff, after_id, READ_ROWS),
+        (removed_cutoff, sending_hour, after_id, READ_ROWS),
     )
 
 
@@ -361,12 +381,14 @@ class Sweeper:
         retention_s: int = RETENTION_S,
         blob_grace_s: int = BLOB_GRACE_S,
         log_kept_s: int = LOG_KEPT_S,
+        greylist_rules: Rules | None = None,
     ) -> None:
         self._store = store
         self._fence = fence
         self._retention_s = max(retention_s, RETENTION_MIN_S)
         self._blob_grace_s = max(blob_grace_s, BLOB_GRACE_S)
         self._log_kept_s = log_kept_s
+        self._greylist_rules = greylist_rules or Rules()
         self._paces = {work: _Pace() for work in Work}
         self._walk_at = 0
         self._figures = SweepFigures()
@@ -407,6 +429,7 @@ class Sweeper:
         self._figures = SweepFigures()
         await self._do_tasks(now, {MAILBOX_REMOVE})
         await self._expire(now)
+        await self._expire_shared(now)
         await self._do_tasks(now, {MAILBOX_FORGET, ACCOUNT_REMOVE})
         if now - self._walk_at >= WALK_EVERY_S or now < self._walk_at:
             await self._walk_blobs(now)
@@ -470,8 +493,11 @@ class Sweeper:
         """Walk the accounts for `removed` rows and change rows that are old enough."""
         after_id = 0
         removed_cutoff, log_cutoff = now - self._retention_s, now - self._log_kept_s
-        while rows := await self._store.read(0, accounts_due, after_id, removed_cutoff):
-            for account_id, has_removed, oldest_change_at in rows:
+        sending_hour = now // 3600 - sending.KEPT_HOURS
+        while rows := await self._store.read(0, accounts_due, after_id, removed_cutoff, sending_hour):
+            for account_id, has_removed, oldest_change_at, has_sent in rows:
+                if has_sent:
+                    await self._step(Work.EXPIRE_SENDING, account_id, sending_hour, account_id=account_id)
                 is_done = not has_removed
                 while not is_done:
                     step = await self._step(Work.EXPIRE_REMOVED, account_id, removed_cutoff, account_id=account_id)
@@ -485,6 +511,14 @@ class Sweeper:
                     is_done = step.is_done
             after_id = rows[-1][0]
             await asyncio.sleep(0)
+
+    async def _expire_shared(self, now: int) -> None:
+        """What belongs to no account."""
+        rules = self._greylist_rules
+        is_due = await self._store.read(0, expiry.is_due, now, rules)
+        while is_due:
+            step = await self._step(Work.EXPIRE_SHARED, now, rules.delay_s, rules.retry_window_s, rules.kept_s)
+            is_due = not step.is_done
 
     async def _delete_blobs(self, blob_ids: Sequence[int], now: int) -> None:
         """Delete those that nothing refers to, rows first; what a crash leaves of it the hourly walk finds."""

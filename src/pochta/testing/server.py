@@ -22,14 +22,26 @@ from pochta import clock, log
 from pochta.accounts import app_passwords, edit, passwords
 from pochta.accounts.auth import SECRET_BYTES, SECRET_NAME
 from pochta.app import App
-from pochta.config import Auth, Limits, Listener, ListenerProtocol, ListenerTls, Pop3, Settings, Smtp, Tls
+from pochta.config import (
+    Checks,
+    Limits,
+    Listener,
+    ListenerProtocol,
+    ListenerTls,
+    Outbound,
+    Settings,
+    Tls,
+)
+from pochta.dns import Resolver
 from pochta.log import Secret
 from pochta.net import connection
 from pochta.net.listen import BoundListener, bind_all
 from pochta.net.tls import write_self_signed
+from pochta.queue.session import SessionLimits
 from pochta.store import check, setup, sign_ins
 from pochta.store.invariants import Severity
 from pochta.store.store import Store
+from pochta.testing.resolver import ZoneResolver
 
 CHEAP_COST: Final = passwords.Cost(memory_kib=8, passes=1)  # 20 us; the store is thrown away
 START_TIMEOUT_S: Final = 30.0
@@ -62,6 +74,11 @@ class Server:
     in front. `with_tls=True` adds STARTTLS on these ports and, for users, ports with implicit TLS (`imaps_port`,
     `pop3s_port`, `submissions_port`), with a self-signed certificate at `certificate`. `data_dir` keeps the store where
     you want it: a folder without one gets a new store.
+
+    Nothing is asked of the world: `resolver` answers every question about names, by default that they do not exist, and
+    mail for others waits. `checks` of incoming mail are off unless given. Several servers in one test have a `host`
+    each (127.0.0.2, …) and share a `transfer_port`, so that MX records can name them. Any other keyword is a field of
+    `config.Settings`: `limits=Limits(…)`, `queue=Queue(…)`.
     """
 
     def __init__(
@@ -70,22 +87,32 @@ class Server:
         data_dir: Path | None = None,
         domain: str = "example.org",
         with_tls: bool = False,
-        limits: Limits | None = None,
-        smtp: Smtp | None = None,
-        pop3: Pop3 | None = None,
-        auth: Auth | None = None,
+        host: str = HOST,
+        hostname: str = "localhost",
+        transfer_port: int = 0,
+        resolver: Resolver | None = None,
+        proxy_from: tuple[str, ...] = (),
+        session_limits: SessionLimits | None = None,
+        **settings: Any,  # of `config.Settings`, each of its own type
     ) -> None:
-        self.host = HOST
+        self.host = host
+        self.hostname = hostname
         self.domain = domain
+        self._transfer_port = transfer_port
+        self._resolver = resolver or ZoneResolver()
+        self._proxy_from = proxy_from
+        self._session_limits = session_limits
+        self._given = {
+            "limits": Limits(min_free_bytes=0),
+            "checks": Checks(enabled=False),
+            "outbound": Outbound(loopback=True, port=transfer_port or 25),
+            **settings,
+        }
         self.smtp_port = self.submission_port = self.lmtp_port = self.imap_port = self.pop3_port = 0
         self.submissions_port = self.imaps_port = self.pop3s_port = 0
         self.events: list[str] = []
         self.app: App
         self._with_tls = with_tls
-        self._limits = limits or Limits(min_free_bytes=0)
-        self._smtp = smtp or Smtp()
-        self._pop3 = pop3 or Pop3()
-        self._auth = auth or Auth()
         self._own_dir = Path(tempfile.mkdtemp(prefix="pochta-")) if data_dir is None else None
         self.data_dir = (self._own_dir or data_dir or Path()) / "data"
         self.certificate = self.data_dir / "tls" / "certificate.pem"
@@ -205,26 +232,24 @@ class Server:
         listeners = [
             Listener(
                 protocol=protocol,
-                address=f"{HOST}:0",
+                address=f"{self.host}:{self._transfer_port if protocol is ListenerProtocol.SMTP else 0}",
                 tls=ListenerTls.IMPLICIT if is_implicit else tls,
                 allow_plaintext_auth=protocol in _SIGN_IN and not is_implicit,
+                proxy_from=self._proxy_from,
             )
             for protocol, is_implicit in _PORTS
             if self._with_tls or not is_implicit
         ]
         key = self.data_dir / "tls" / "key.pem"
         if self._with_tls and not self.certificate.exists():
-            write_self_signed(self.certificate, key, hostname="localhost")
+            write_self_signed(self.certificate, key, hostname=self.hostname)
         return Settings(
-            hostname="localhost",
+            hostname=self.hostname,
             data_dir=self.data_dir,
             workers=1,
             tls=Tls(certificate=self.certificate, key=key),
             listeners=tuple(listeners),
-            limits=self._limits,
-            smtp=self._smtp,
-            pop3=self._pop3,
-            auth=self._auth,
+            **self._given,
         )
 
     def _run(self, settings: Settings, bound: list[BoundListener], ready: threading.Event) -> None:
@@ -239,7 +264,9 @@ class Server:
     async def _serve(self, settings: Settings, bound: list[BoundListener], ready: threading.Event) -> None:
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
-        self.app = App(settings, bound, password_cost=CHEAP_COST)
+        self.app = App(
+            settings, bound, password_cost=CHEAP_COST, resolver=self._resolver, session_limits=self._session_limits
+        )
         await self.app.start()
         ready.set()
         await self._stop.wait()

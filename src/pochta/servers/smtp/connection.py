@@ -11,13 +11,14 @@ from typing import Final
 from pochta import log
 from pochta.accounts.auth import AuthenticatedAccount
 from pochta.net.connection import Connection
+from pochta.policy.dnsbl import Listing
 from pochta.proto.smtp import events, replies
 from pochta.proto.smtp.data import BareNewline
 from pochta.proto.smtp.replies import Reply
 from pochta.proto.smtp.server import SmtpServer
 from pochta.servers.pace import Pace
 from pochta.servers.signed_in import Ticket
-from pochta.servers.smtp import mail, signin
+from pochta.servers.smtp import mail, recipients, signin, submission
 from pochta.servers.smtp.context import Role, SmtpContext, Transaction
 
 HELD_INPUT_BYTES: Final = 256 * 1024  # pipelined input waiting for a delivery: a sender has no reason for more
@@ -49,6 +50,8 @@ class SmtpConnection(Connection):
         "engine",
         "hello",
         "is_extended",
+        "is_looked_up",
+        "listed",
         "transaction",
     )
 
@@ -59,6 +62,8 @@ class SmtpConnection(Connection):
         self.hello = ""
         self.is_extended = False
         self.transaction: Transaction | None = None
+        self.is_looked_up = False
+        self.listed: Listing | None = None  # by the first blocklist that does, once looked up
         self._offers_starttls = offers_starttls
         self._allows_plaintext_auth = allows_plaintext_auth
         self._sign_in = signin.SignIn(self)
@@ -67,6 +72,11 @@ class SmtpConnection(Connection):
         self._is_pumping = False
         self._farewell: Reply | None = None  # what the connection is to end with
         self._refused = 0
+
+    @property
+    def is_trusted(self) -> bool:
+        """Whether nobody asks who this peer is: users who signed in, and the mail system in front (LMTP)."""
+        return self.context.role is not Role.TRANSFER
 
     @property
     def account(self) -> AuthenticatedAccount | None:
@@ -84,6 +94,7 @@ class SmtpConnection(Connection):
             is_lmtp=self.context.role is Role.LMTP,
             requires_auth=self.context.role is Role.SUBMISSION,
             bare_newline=self._bare_newline(),
+            offers=submission.offers(self.context),
         )
         self._offer_sign_in()
         log.event("smtp.connect", conn=self.id, peer=self.peer_address, tls=self.tls_version)
@@ -177,8 +188,8 @@ class SmtpConnection(Connection):
 
     def forget_transaction(self) -> None:
         """Drop what has been received of a message."""
-        if self.transaction is not None and self.transaction.incoming is not None:
-            self.transaction.incoming.discard()
+        if self.transaction is not None:
+            self.transaction.abandon()
         self.transaction = None
 
     def _set_deadline(self) -> None:
@@ -264,7 +275,8 @@ class SmtpConnection(Connection):
         if isinstance(event, events.Mail):
             await mail.begin(self, event)
         elif isinstance(event, events.Rcpt):
-            await mail.add_recipient(self, event.forward_path)
+            assert self.transaction is not None
+            await recipients.add(self, self.transaction, event)
         elif isinstance(event, events.DataEnd):
             await mail.end(self)
         elif isinstance(event, events.StartTls):

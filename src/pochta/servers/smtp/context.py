@@ -8,8 +8,12 @@ from typing import TYPE_CHECKING, Final
 
 from pochta.accounts.auth import Authenticator
 from pochta.delivery.intake import Incoming, Intake
+from pochta.delivery.submit import Submitter, Target
+from pochta.dns import Resolver
 from pochta.mime.submitted import SubmittedHeader
+from pochta.policy.evaluate import Policy
 from pochta.proto.address import Address
+from pochta.proto.smtp import events
 from pochta.proto.smtp.limits import SmtpLimits
 from pochta.proto.smtp.replies import Reply
 from pochta.servers.signed_in import SignedIn
@@ -17,6 +21,7 @@ from pochta.store.store import Store
 
 if TYPE_CHECKING:
     from pochta.servers.smtp.connection import SmtpConnection
+    from pochta.servers.smtp.inbound import InboundMessage
 
 
 class Role(Enum):
@@ -31,6 +36,16 @@ CIRCLE: Final = Reply(554, "5.4.6", "Too many hops: this message runs in a circl
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Checks:
+    """What is asked of mail from other servers. `greylist_delay_s` 0: no greylisting."""
+
+    resolver: Resolver
+    policy: Policy
+    blocklists: tuple[str, ...]
+    greylist_delay_s: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SmtpContext:
     """What all SMTP connections of one listener share."""
 
@@ -39,6 +54,8 @@ class SmtpContext:
     postmaster: str | None
     store: Store
     intake: Intake
+    submitter: Submitter
+    checks: Checks | None
     authenticator: Authenticator
     signed_in: SignedIn
     connections: "set[SmtpConnection]"
@@ -55,28 +72,32 @@ class SmtpContext:
 
 
 @dataclass(slots=True)
-class Recipient:
-    """An accepted recipient, and the accounts that it stands for."""
-
-    address: str
-    accounts: tuple[int, ...]
-
-
-@dataclass(slots=True)
 class Transaction:
-    """MAIL to the end of data. `header` is there for a message that a user submits."""
+    """MAIL to the end of data. `header`: of a message that a user submits; `inbound`: of one that is checked."""
 
-    reverse_path: str
-    size: int | None
+    mail: events.Mail
     id: str = ""  # in the Received field, in the reply and in the log: by it a message is found again
-    is_smtputf8: bool = False
-    recipients: list[Recipient] = field(default_factory=list)
-    known: dict[Address, Recipient] = field(default_factory=dict)
+    recipients: list[Target] = field(default_factory=list)
+    known: dict[Address, Target] = field(default_factory=dict)
+    greeted: set[str] = field(default_factory=set)  # recipients that the peer may write to
     incoming: Incoming | None = None
     header: SubmittedHeader | None = None
+    inbound: "InboundMessage | None" = None
     failure: Exception | None = None
+
+    @property
+    def reverse_path(self) -> str:
+        """As text, `""` for the null one."""
+        return "" if self.mail.reverse_path is None else str(self.mail.reverse_path)
 
     @property
     def accounts(self) -> tuple[int, ...]:
         """All accounts, each once, in the order of the recipients."""
         return tuple(dict.fromkeys(account for one in self.recipients for account in one.accounts))
+
+    def abandon(self) -> None:
+        """Drop what has come of the message, and its checks."""
+        if self.incoming is not None:
+            self.incoming.discard()
+        if self.inbound is not None:
+            self.inbound.abandon()

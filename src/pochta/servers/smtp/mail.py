@@ -1,40 +1,56 @@
-"""One mail transaction: sender, recipients, message, and the reply that stands for all of it.
+"""One mail transaction: sender, message, and the reply that stands for all recipients.
 
-INV-1: 250 to the end of data leaves only after the commit that holds a placement for each recipient. SMTP has one reply
-for all of them, so that a mixed outcome is 451 and nothing is delivered; LMTP has one for each.
+INV-1: 250 to the end of data leaves only after the commit that holds for each recipient a placement, a row of the queue
+or a report that is owed. SMTP has one reply for all of them; where one recipient cannot be served and the sender could
+not be told later (INV-10), it is 451 and nothing was taken. LMTP has one for each.
 """
 
 import asyncio
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 
 from pochta import clock, log
-from pochta.accounts import directory
-from pochta.delivery import local, trace
+from pochta.accounts import sending
+from pochta.delivery import local, record, trace
+from pochta.delivery.submit import Target
 from pochta.errors import Refusal, RefusalCode, TryLater
-from pochta.proto.address import Address
+from pochta.policy.evaluate import Action, Inbound, Verdict
 from pochta.proto.smtp import events
 from pochta.proto.smtp.replies import Reply
 from pochta.servers.refusal import smtp_reply
 from pochta.servers.smtp import submission
-from pochta.servers.smtp.context import CIRCLE, Recipient, Role, Transaction
+from pochta.servers.smtp.context import CIRCLE, Role, Transaction
+from pochta.servers.smtp.inbound import InboundMessage
+from pochta.servers.smtp.recipients import FULL
+from pochta.store import trails
+from pochta.store.arrivals import Taken
 from pochta.store.directory import accounts_over_quota
 from pochta.store.messages import NewMessage
 from pochta.store.sqlite import as_try_later
-from pochta.store.tx import Tx
 
 if TYPE_CHECKING:
     from pochta.servers.smtp.connection import SmtpConnection
 
-_FULL: Final = "The mailbox is full"
-_RELAY: Final = Reply(550, "5.7.1", "Relaying denied: no mail is kept here for that domain")
-# RFC 3463 §3.4: X.3.3, the system cannot do what was asked
-_ELSEWHERE: Final = Reply(
-    550, "5.3.3", "This server keeps no mail for that domain, and cannot send to other servers yet"
-)
-_FORWARDED: Final = Reply(550, "5.3.3", "This address forwards to another server, which is not possible yet")
-# DEVIATES RFC 5321 §4.4: OK and a notification are what it asks for; without bounces the sender would never learn of
-# those who got nothing, while every sending server tries again after 451.
+# DEVIATES RFC 5321 §4.4: OK and a notification are what it asks for; a sender that has not proved who it is gets no
+# bounce (INV-10), and would never learn of those who got nothing, while every sending server tries again after 451.
 _MIXED: Final = Reply(451, "4.3.0", "Some recipients cannot take this message; none received it")
+_HEADER_TOO_LARGE: Final = "The header of this message is too large"
+
+
+class PolicyError(Exception):
+    """The checks refuse the message; `reply` says so."""
+
+    def __init__(self, reply: Reply, verdict: Verdict) -> None:
+        super().__init__(reply.text)
+        self.reply = reply
+        self.verdict = verdict
+
+
+class CircleError(Exception):
+    """The message has come through too many servers."""
+
+
+_Failure = Refusal | TryLater | CircleError | PolicyError
 
 
 async def begin(connection: "SmtpConnection", event: events.Mail) -> None:
@@ -45,7 +61,7 @@ async def begin(connection: "SmtpConnection", event: events.Mail) -> None:
     try:
         local.check_room(context.store)
         if connection.account is not None:
-            await submission.check_sender(context, connection.account.account_id, event.reverse_path)
+            await submission.check_sender(context, connection.account.account_id, event)
     except (Refusal, TryLater) as error:
         log.event("smtp.mail.refused", conn=connection.id, address=event.reverse_path or "<>", reason=error)
         connection.engine.reply(smtp_reply(error))
@@ -59,51 +75,20 @@ def has_room(connection: "SmtpConnection") -> bool:
 
 
 def open_transaction(connection: "SmtpConnection", event: events.Mail) -> None:
-    """Answer MAIL with yes."""
-    reverse_path = "" if event.reverse_path is None else str(event.reverse_path)
-    connection.transaction = Transaction(reverse_path, event.size, is_smtputf8=event.is_smtputf8)
+    """Answer MAIL with yes; what is to be asked about the sender is asked from now on."""
+    connection.transaction = transaction = Transaction(event)
+    checks = connection.context.checks
+    if checks is not None and not connection.is_trusted:
+        inbound = Inbound(
+            checks.resolver,
+            checks.policy,
+            address=ip_address(connection.peer_address),
+            helo=connection.hello,
+            reverse_path=event.reverse_path,
+        )
+        inbound.start(now_s=clock.now_s())
+        transaction.inbound = InboundMessage(inbound, checks.policy.authserv_id)
     connection.engine.accept()
-
-
-def _resolve(tx: Tx, address: Address, postmaster: str | None) -> directory.Resolution:
-    return directory.resolve(tx, address, postmaster)
-
-
-async def add_recipient(connection: "SmtpConnection", address: Address) -> None:
-    """Answer RCPT."""
-    transaction = _open(connection)
-    store = connection.context.store
-    known = transaction.known.get(address)
-    if known is not None:
-        # said again: an alias of a thousand targets must not be looked up a thousand times
-        transaction.recipients.append(known)
-        connection.engine.accept()
-        return
-    try:
-        found = await store.read(0, _resolve, address, connection.context.postmaster)
-        # Refused now, a sender can still send to the others
-        if await store.read(0, accounts_over_quota, found.accounts, transaction.size or 1):
-            raise Refusal(RefusalCode.OVER_QUOTA, _FULL)
-    except (Refusal, TryLater) as error:
-        _refuse_recipient(connection, address, error)
-        return
-    if found.remotes:
-        connection.engine.reply(_FORWARDED)
-        log.event("smtp.rcpt.refused", conn=connection.id, address=address, reason="forwards elsewhere")
-        return
-    recipient = transaction.known[address] = Recipient(str(address), found.accounts)
-    transaction.recipients.append(recipient)
-    connection.engine.accept()
-
-
-def _refuse_recipient(connection: "SmtpConnection", address: Address, error: Refusal | TryLater) -> None:
-    log.event("smtp.rcpt.refused", conn=connection.id, peer=connection.peer_address, address=address, reason=error)
-    if isinstance(error, Refusal) and connection.count_refused_recipient():
-        return
-    if isinstance(error, Refusal) and error.code is RefusalCode.NOT_LOCAL:
-        connection.engine.reply(_ELSEWHERE if connection.context.role is Role.SUBMISSION else _RELAY)
-    else:
-        connection.engine.reply(smtp_reply(error))
 
 
 def begin_data(connection: "SmtpConnection") -> None:
@@ -139,15 +124,19 @@ def _with_protocol(connection: "SmtpConnection", transaction: Transaction) -> st
     # RFC 3848: S for TLS, A for a sign-in; RFC 6531 §4.3: UTF8 for SMTPUTF8, in place of the E
     suffix = ("S" if connection.is_secure else "") + ("A" if connection.account is not None else "")
     if connection.context.role is Role.LMTP:
-        return f"UTF8LMTP{suffix}" if transaction.is_smtputf8 else f"LMTP{suffix}"
-    if transaction.is_smtputf8:
+        return f"UTF8LMTP{suffix}" if transaction.mail.is_smtputf8 else f"LMTP{suffix}"
+    if transaction.mail.is_smtputf8:
         return f"UTF8SMTP{suffix}"
     return f"ESMTP{suffix}" if connection.is_extended else "SMTP"
 
 
 def take_chunk(transaction: Transaction, data: bytes) -> None:
     """Spool the next bytes of the message."""
-    _write(transaction, data if transaction.header is None else transaction.header.feed(data))
+    if transaction.header is not None:
+        data = transaction.header.feed(data)
+    elif transaction.inbound is not None:
+        data = transaction.inbound.feed(data)
+    _write(transaction, data)
 
 
 def _write(transaction: Transaction, data: bytes) -> None:
@@ -162,12 +151,8 @@ def _write(transaction: Transaction, data: bytes) -> None:
         transaction.incoming.discard()
 
 
-class CircleError(Exception):
-    """The message has come through too many servers."""
-
-
 async def end(connection: "SmtpConnection") -> None:
-    """Answer the end of data once the message is durable in every INBOX."""
+    """Answer the end of data once the message is durable for every recipient."""
     transaction = _open(connection)
     if await connection.is_account_lost():
         return
@@ -182,60 +167,84 @@ async def end(connection: "SmtpConnection") -> None:
         raise
     if connection.is_closing:
         return  # cut off: the question is not open any more
-    if not isinstance(outcome, set):
+    if isinstance(outcome, _Failure):
         _refuse_message(connection, transaction, outcome)
         return
     for one in transaction.recipients if connection.context.role is Role.LMTP else transaction.recipients[:1]:
         to = f"<{one.address}> " if connection.context.role is Role.LMTP else ""
-        if one.accounts in outcome:
+        if one in outcome:
             connection.engine.reply(Reply(250, "2.0.0", f"{to}Accepted as {transaction.id}"))
         else:
-            _note_refusal(connection, transaction, one.address, _FULL)
-            connection.engine.reply(smtp_reply(Refusal(RefusalCode.OVER_QUOTA, f"{to}{_FULL}")))
+            _note_refusal(connection, transaction, one.address, FULL)
+            connection.engine.reply(smtp_reply(Refusal(RefusalCode.OVER_QUOTA, f"{to}{FULL}")))
 
 
-async def _deliver(
-    connection: "SmtpConnection", transaction: Transaction
-) -> set[tuple[int, ...]] | Refusal | TryLater | CircleError:
-    """The accounts of every recipient that has the message now, durably; or why nobody has it."""
+async def _deliver(connection: "SmtpConnection", transaction: Transaction) -> list[Target] | _Failure:
+    """The recipients that the message is durably taken for; or why for nobody."""
     assert transaction.incoming is not None
     try:
-        new = await _finish(connection, transaction)
-        takers = await _takers(connection, transaction, new)
-        accounts = tuple(dict.fromkeys(account for one in takers for account in one.accounts))
-        if accounts:
-            await local.deliver_local(connection.context.store, accounts, new)
-            _note_delivery(connection, transaction, new, takers)
-        else:
-            await local.drop(connection.context.store, (new,))
+        return await _take(connection, transaction)
     except BaseException as error:
-        transaction.incoming.discard()
+        transaction.abandon()
         meaning = as_try_later(error) if isinstance(error, OSError) else error
-        if isinstance(meaning, (Refusal, TryLater, CircleError)):
+        if isinstance(meaning, PolicyError):
+            await _record_refusal(connection, transaction, meaning)
+        if isinstance(meaning, _Failure):
             return meaning
         raise
-    return {one.accounts for one in takers}
 
 
-async def _finish(connection: "SmtpConnection", transaction: Transaction) -> NewMessage:
-    """The message with its bytes durable, found fit to be delivered."""
+async def _take(connection: "SmtpConnection", transaction: Transaction) -> list[Target]:
+    context = connection.context
+    new, verdict = await _finish(connection, transaction)
+    takers = await _takers(connection, transaction, new)
+    if verdict is not None and verdict.action is Action.JUNK:
+        takers = [submission.as_junk(one) for one in takers]
+    if not takers:
+        await local.drop(context.store, (new,))
+        return []
+    envelope = submission.envelope_of(connection, transaction, is_authenticated=_may_bounce(connection, verdict))
+    trail = _trail(connection, transaction, new.blob.size, verdict)
+    taken, charge = await context.submitter.submit(envelope, takers, new, trail)
+    if charge is not None:
+        sending.announce(charge)
+    _note_delivery(connection, transaction, new, takers, taken)
+    return transaction.recipients if context.role is not Role.LMTP else takers
+
+
+def _may_bounce(connection: "SmtpConnection", verdict: Verdict | None) -> bool:
+    """INV-10: a sender that signed in, or whose domain vouches for it. Of what LMTP brings nobody knows."""
+    return connection.account is not None or (verdict is not None and verdict.is_authenticated)
+
+
+async def _finish(connection: "SmtpConnection", transaction: Transaction) -> tuple[NewMessage, Verdict | None]:
+    """The message with its bytes durable, found fit to be taken."""
     incoming = transaction.incoming
     assert incoming is not None
+    verdict: Verdict | None = None
     if transaction.header is not None:
         _write(transaction, transaction.header.finish())
         if connection.account is not None:
             await submission.check_authors(connection.context, connection.account.account_id, transaction.header)
+    elif transaction.inbound is not None:
+        _write(transaction, transaction.inbound.finish())
+        if transaction.inbound.is_too_large:
+            raise Refusal(RefusalCode.TOO_LARGE, _HEADER_TOO_LARGE)
+        verdict = await transaction.inbound.verdict(clock.now_s())
+        if verdict.reply is not None:
+            raise PolicyError(verdict.reply, verdict)
     if transaction.failure is not None:
         raise transaction.failure
-    new = await incoming.finish(int(clock.now_s()))
+    results = verdict.authentication_results if verdict is not None else b""
+    new = await incoming.finish(int(clock.now_s()), trace=results)
     # RFC 5321 §6.3: a message that has passed so many servers, us not counted, runs in a circle
     if incoming.received_count - 1 > connection.context.hops_max:
         await local.drop(connection.context.store, (new,))
         raise CircleError
-    return new
+    return new, verdict
 
 
-async def _takers(connection: "SmtpConnection", transaction: Transaction, new: NewMessage) -> list[Recipient]:
+async def _takers(connection: "SmtpConnection", transaction: Transaction, new: NewMessage) -> list[Target]:
     """Who is to get the message. In LMTP those who have room: each has a reply of its own. Source: RFC 2033 §4.2."""
     if connection.context.role is not Role.LMTP:
         return transaction.recipients
@@ -243,23 +252,59 @@ async def _takers(connection: "SmtpConnection", transaction: Transaction, new: N
     return [one for one in transaction.recipients if full.isdisjoint(one.accounts)]
 
 
+def _trail(
+    connection: "SmtpConnection", transaction: Transaction, size: int, verdict: Verdict | None
+) -> trails.NewTrail:
+    account = connection.account
+    return record.trail_of(
+        transaction.id,
+        message_id=transaction.incoming.message_id if transaction.incoming is not None else "",
+        sender=transaction.reverse_path,
+        recipients=[one.address for one in transaction.recipients],
+        facts={
+            "role": connection.context.role.value,
+            "peer": connection.peer_address,
+            "hello": connection.hello,
+            "tls": connection.tls_version,
+            "account": account.address if account is not None else None,
+            "size": size,
+            "checks": verdict.facts() if verdict is not None else None,
+            "to": [
+                record.target_facts(one.address, one.accounts, one.remotes, one.role) for one in transaction.recipients
+            ],
+        },
+    )
+
+
+async def _record_refusal(connection: "SmtpConnection", transaction: Transaction, error: PolicyError) -> None:
+    """A refusal by the checks is asked about by both sides; one that the disk does not take is in the log alone."""
+    trail = _trail(connection, transaction, transaction.incoming.size if transaction.incoming else 0, error.verdict)
+    trail = trail._replace(facts=record.with_refusal(trail.facts, error.reply))
+    try:
+        await connection.context.store.write(0, trails.add, trail, int(clock.now_s()), durable=False)
+    except TryLater as later:
+        log.event("smtp.trail.failed", conn=connection.id, id=transaction.id, reason=later)
+
+
 def _note_delivery(
-    connection: "SmtpConnection", transaction: Transaction, new: NewMessage, recipients: list[Recipient]
+    connection: "SmtpConnection", transaction: Transaction, new: NewMessage, recipients: list[Target], taken: Taken
 ) -> None:
     accounts = {account for one in recipients for account in one.accounts}
     message_id = transaction.incoming.message_id if transaction.incoming is not None else ""
     connection.context.counters["messages_delivered"] += len(accounts)
+    connection.context.counters["messages_queued"] += len(taken.outgoing_ids)
+    sender, role, size = f"<{transaction.reverse_path}>", connection.context.role.value, new.blob.size
+    conn, id = connection.id, transaction.id
     for one in recipients:
-        log.event(
-            "smtp.delivered",
-            conn=connection.id,
-            id=transaction.id,
-            sender=f"<{transaction.reverse_path}>",
-            to=f"<{one.address}>",
-            message_id=message_id,
-            size=new.blob.size,
-            role=connection.context.role.value,
-        )
+        to = f"<{one.address}>"
+        if one.accounts:
+            log.event(
+                "smtp.delivered", conn=conn, id=id, sender=sender, to=to, message_id=message_id, size=size, role=role
+            )
+        if one.remotes:
+            log.event(
+                "smtp.queued", conn=conn, id=id, sender=sender, to=to, message_id=message_id, size=size, role=role
+            )
 
 
 def _note_refusal(connection: "SmtpConnection", transaction: Transaction, to: str, reason: object) -> None:
@@ -273,14 +318,14 @@ def _note_refusal(connection: "SmtpConnection", transaction: Transaction, to: st
     )
 
 
-def _refuse_message(
-    connection: "SmtpConnection", transaction: Transaction, error: Refusal | TryLater | CircleError
-) -> None:
+def _refuse_message(connection: "SmtpConnection", transaction: Transaction, error: _Failure) -> None:
     for one in transaction.recipients:
         _note_refusal(connection, transaction, one.address, CIRCLE.text if isinstance(error, CircleError) else error)
     if isinstance(error, CircleError):
         reply = CIRCLE
-    elif isinstance(error, Refusal) and error.code is RefusalCode.OVER_QUOTA and len(transaction.accounts) > 1:
+    elif isinstance(error, PolicyError):
+        reply = error.reply
+    elif isinstance(error, Refusal) and error.code is RefusalCode.OVER_QUOTA and len(transaction.recipients) > 1:
         # INV-1: one reply stands for all recipients; it cannot say "yes" for some of them
         reply = _MIXED
     else:

@@ -1,0 +1,376 @@
+"""One attempt: a message and its recipients at one destination, from the route to each recipient's fate.
+
+Theory of operation. A `Sender` belongs to one deliverer and keeps its connection from message to message. For each it
+finds the route, has the hosts looked up where the open connection does not serve, opens one to the first host that
+takes it, decides in which form the message goes there (`form`), and sends it; recipients that the host has no more room
+for in this transaction (452) go in the next. A host that is lost before it can have taken the message is followed by
+the next one.
+
+Refuses to know what a fate means for the queue (`settling`).
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from pochta import clock
+from pochta.dns import Resolver
+from pochta.errors import Corrupt, LocalProtocolError
+from pochta.proto.address import Address, AddressError, parse_mailbox
+from pochta.proto.smtp.client.envelope import Envelope
+from pochta.proto.smtp.client.envelope import Recipient as EnvelopeRecipient
+from pochta.proto.smtp.events import Notify
+from pochta.proto.smtp.replies import Reply
+from pochta.queue.content import Contents, Rendered, Source
+from pochta.queue.form import Needs, Offered, Refused, Sending, Step, decide
+from pochta.queue.route import Route, Routes, RouteTls
+from pochta.queue.session import Session, SessionError, SessionLimits, Stage
+from pochta.queue.session import TlsMode as SessionTls
+from pochta.queue.settling import End, Fate, fate_of
+from pochta.queue.targets import OurSide, Target, Unroutable, relay_targets, targets
+from pochta.store.outbox import Claim, Outgoing, Recipient
+
+RECIPIENTS_MAX: Final = 100  # of one transaction: RFC 5321 §4.5.3.1.8, what every server must take
+
+_DAMAGED: Final = Reply(554, "5.3.0", "The message cannot be read any more")
+_IN_DOUBT: Final = Reply(451, "4.4.2", "The connection was lost before the server said whether it has the message")
+_BAD_ADDRESS: Final = Reply(553, "5.1.3", "The address cannot be written in SMTP")
+_NO_DELIVER_BY: Final = Refused(550, "5.3.3", "the next server does not keep delivery times (DELIVERBY)")
+_TLS: Final = {
+    RouteTls.OPPORTUNISTIC: SessionTls.OPPORTUNISTIC,
+    RouteTls.REQUIRED: SessionTls.REQUIRED_VERIFIED,
+    RouteTls.NEVER: SessionTls.NEVER,
+}
+
+
+class Job(NamedTuple):
+    """A message and those of its recipients that go together."""
+
+    message: Outgoing
+    recipients: tuple[Recipient, ...]
+
+
+class Outcome(NamedTuple):
+    """What became of each recipient of a job, in their order; whether any host was reached at all."""
+
+    fates: tuple[Fate, ...]
+    is_reached: bool
+
+
+def jobs_of(claim: Claim) -> list[Job]:
+    """The claimed recipients by message, in the order of the claim."""
+    by_message: dict[int, list[Recipient]] = {}
+    for one in claim.recipients:
+        by_message.setdefault(one.outgoing_id, []).append(one)
+    messages = {one.id: one for one in claim.messages}
+    return [Job(messages[outgoing_id], tuple(found)) for outgoing_id, found in by_message.items()]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempts:
+    """How this server sends."""
+
+    contents: Contents
+    routes: Routes
+    resolver: Resolver
+    hello_name: str
+    own: OurSide = field(default_factory=OurSide)
+    ca_file: str | None = None
+    limits: SessionLimits = field(default_factory=SessionLimits)
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator["Sender"]:
+        """A sender; its connection is closed in the end."""
+        sender = Sender(self)
+        try:
+            yield sender
+        finally:
+            await sender.close()
+
+
+class _Way(NamedTuple):
+    """What a connection must be to serve for a message: equal ways may share one."""
+
+    route: Route
+    domain: str  # "" for relays, which take mail for any
+    tls: SessionTls
+
+
+class _UnreachedError(Exception):
+    """No host took the connection; `fate` is everybody's. `is_routed` False: DNS says that there is none."""
+
+    def __init__(self, fate: Fate, *, is_routed: bool) -> None:
+        super().__init__(fate.line)
+        self.fate = fate
+        self.is_routed = is_routed
+
+
+class _CutOffError(Exception):
+    """The connection was lost in a transaction; `decided`: refusals, and in LMTP deliveries."""
+
+    def __init__(self, error: SessionError, places: list[int], decided: dict[int, Fate], host: str) -> None:
+        super().__init__(error.text)
+        replies = error.recipients or (None,) * len(places)
+        told = {place: fate_of(reply, host) for place, reply in zip(places, replies, strict=True) if reply is not None}
+        self.decided = decided | told
+        self.undecided = [place for place in places if place not in told]
+        self.is_in_doubt = error.is_in_doubt
+        self.fate = Fate(End.DEFERRED, _IN_DOUBT if error.is_in_doubt else _temporary(error), host)
+
+
+class Sender:
+    """Sends one message after the other."""
+
+    def __init__(self, attempts: Attempts) -> None:
+        self._attempts = attempts
+        self._session: Session | None = None
+        self._way: _Way | None = None
+        self._left: list[Target] = []  # hosts that were not asked yet
+
+    async def close(self) -> None:
+        """Say goodbye, if a connection is open."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    async def attempt(self, job: Job) -> Outcome:
+        """Send the message to its recipients, as far as it can be."""
+        fates: dict[int, Fate] = {}
+        is_reached = False
+        try:
+            source = await self._attempts.contents.load(job.message)
+        except Corrupt:
+            return Outcome(tuple(Fate(End.FAILED, _DAMAGED) for _ in job.recipients), True)
+        for way, places in self._ways(job).items():
+            if way is None:
+                fates |= dict.fromkeys(places, Fate(End.FAILED, _BAD_ADDRESS))
+                is_reached = True
+                continue
+            for start in range(0, len(places), RECIPIENTS_MAX):
+                part = places[start : start + RECIPIENTS_MAX]
+                try:
+                    fates |= await self._send(job, part, way, source)
+                    is_reached = True
+                except _UnreachedError as error:
+                    fates |= dict.fromkeys(part, error.fate)
+                    is_reached = is_reached or not error.is_routed
+        return Outcome(tuple(fates[place] for place in range(len(job.recipients))), is_reached)
+
+    def _ways(self, job: Job) -> dict[_Way | None, list[int]]:
+        """The places of the recipients by the way that each goes; None: an address that cannot be sent."""
+        sender = _parsed(job.message.reverse_path)
+        sender_local, sender_domain = sender.key if sender is not None else ("", "")
+        found: dict[_Way | None, list[int]] = {}
+        for place, one in enumerate(job.recipients):
+            address = _parsed(one.address)
+            if address is None:
+                found.setdefault(None, []).append(place)
+                continue
+            domain = address.key[1]
+            route = self._attempts.routes.find(domain, sender_domain, sender_local_part=sender_local)
+            # RFC 8689 §4.2.1: a verified certificate all the way
+            tls = SessionTls.REQUIRED_VERIFIED if job.message.requires_tls else _TLS[route.tls]
+            found.setdefault(_Way(route, domain if route.is_by_mx else "", tls), []).append(place)
+        return found
+
+    async def _send(self, job: Job, places: list[int], way: _Way, source: Source) -> dict[int, Fate]:
+        """The fate of each place.
+
+        Raises:
+            _UnreachedError: nothing was sent to any of them.
+        """
+        fates: dict[int, Fate] = {}
+        self._left = []
+        # Ends: each turn decides over a recipient, uses up a host, or does away with a connection that was open before.
+        while places:
+            before = self._session
+            try:
+                session = await self._session_for(way)
+            except _UnreachedError as error:
+                if not fates:
+                    raise
+                fates |= dict.fromkeys(places, error.fate)
+                break
+            try:
+                fates |= await self._transact(session, job, places, source)
+            except _CutOffError as error:
+                self._session = None
+                fates |= error.decided
+                if error.is_in_doubt or (session is not before and not self._left):
+                    fates |= dict.fromkeys(error.undecided, error.fate)
+                # else: the connection had gone stale, or there is another host to ask
+            places = [place for place in places if place not in fates]
+        return fates
+
+    async def _transact(self, session: Session, job: Job, places: list[int], source: Source) -> dict[int, Fate]:
+        """One transaction for as many of the places as the server takes; those without a fate are to be tried again."""
+        contents = self._attempts.contents
+        rcpt_max = session.extensions.rcpt_max
+        batch = places[:rcpt_max] if rcpt_max else places
+        needs = _needs(job, batch)
+        offered = Offered.by(session.extensions)
+        rendered = await contents.render(job.message, source)
+        decision = decide(rendered.form, rendered.size, needs, offered)
+        if isinstance(decision, Sending) and decision.step is not Step.AS_IS:
+            async with contents.converting:
+                return await self._transact_converted(session, job, batch, source, decision.step)
+        return await self._transact_as(session, job, batch, rendered, decision)
+
+    async def _transact_converted(
+        self, session: Session, job: Job, batch: list[int], source: Source, step: Step
+    ) -> dict[int, Fate]:
+        made = await self._attempts.contents.convert(job.message, source, step)
+        if isinstance(made, Refused):
+            return dict.fromkeys(batch, _refused(made))
+        decision = decide(made.form, made.size, _needs(job, batch), Offered.by(session.extensions))
+        if isinstance(decision, Sending) and decision.step is not Step.AS_IS:
+            raise LocalProtocolError("a message that stays what it was converted from")
+        return await self._transact_as(session, job, batch, made, decision)
+
+    async def _transact_as(
+        self, session: Session, job: Job, batch: list[int], rendered: Rendered, decision: Sending | Refused
+    ) -> dict[int, Fate]:
+        if (
+            isinstance(decision, Sending)
+            and job.message.deliver_by_mode == "R"
+            and not session.extensions.has_deliver_by
+        ):
+            # RFC 2852 §4.1.4.2: what must be returned if late is not given to a server that does not look at the time
+            decision = _NO_DELIVER_BY
+        if isinstance(decision, Refused):
+            return dict.fromkeys(batch, _refused(decision))
+        fates = {batch[place]: _refused(why) for place, why in decision.refused}
+        sent_to = [batch[place] for place, _ in decision.recipients]
+        envelope = _envelope(job, decision, [job.recipients[place] for place in sent_to])
+        try:
+            sent = await session.send(envelope, rendered.size, self._attempts.contents.body(rendered))
+        except SessionError as error:
+            raise _CutOffError(error, sent_to, fates, session.host) from None
+        except LocalProtocolError as error:
+            if session.is_usable:  # nothing has left: an address or a parameter that SMTP cannot carry
+                return fates | dict.fromkeys(sent_to, Fate(End.FAILED, Reply(553, "5.1.3", str(error))))
+            raise
+        tls = session.tls_version or ""
+        has_taken = False
+        for place, reply in zip(sent_to, sent.recipients, strict=True):
+            fate = fate_of(reply, session.host, reports_itself=session.extensions.has_dsn, tls=tls)
+            has_taken = has_taken or fate.end is End.DELIVERED
+            fates[place] = fate
+        if has_taken:
+            # RFC 5321 §4.5.3.1.10: who was one too many is sent to in the next transaction
+            for place in sent_to:
+                if fates[place].reply.code == 452 and fates[place].reply.enhanced in ("", "4.5.3"):
+                    del fates[place]
+        return fates
+
+    async def _session_for(self, way: _Way) -> Session:
+        """The open connection where it serves, else one to the next host.
+
+        Raises:
+            _UnreachedError.
+        """
+        session = self._session
+        if session is not None and self._way == way and session.is_usable:
+            return session
+        await self.close()
+        if not self._left:
+            self._left = await self._hosts(way)
+        self._way = way
+        last = Fate(End.DEFERRED, Reply(451, "4.4.1", "No host could be reached"))
+        while self._left:
+            target = self._left.pop(0)
+            try:
+                self._session = await self._open(way, target)
+                return self._session
+            except SessionError as error:
+                last = _session_fate(error, target)
+        raise _UnreachedError(last, is_routed=True)
+
+    async def _hosts(self, way: _Way) -> list[Target]:
+        attempts = self._attempts
+        try:
+            if way.route.hosts:
+                return list(await relay_targets(attempts.resolver, way.route.hosts, attempts.own))
+            return list(await targets(attempts.resolver, way.domain, attempts.own, port=way.route.port))
+        except Unroutable as error:
+            end = End.FAILED if error.is_permanent else End.DEFERRED
+            fate = Fate(end, Reply(error.code, error.enhanced, error.text))
+            raise _UnreachedError(fate, is_routed=not error.is_permanent) from None
+
+    async def _open(self, way: _Way, target: Target) -> Session:
+        attempts, route = self._attempts, way.route
+        credentials = route.credentials
+        return await Session.open(
+            target.host,
+            str(target.address),
+            target.port,
+            hello_name=attempts.hello_name,
+            tls=way.tls,
+            credentials=None if credentials is None else (credentials.username, credentials.password),
+            source_address=next(
+                (str(one) for one in route.source_addresses if one.version == target.address.version), None
+            ),
+            limits=attempts.limits,
+            ca_file=attempts.ca_file,
+            is_implicit_tls=route.is_implicit_tls,
+            is_lmtp=route.is_lmtp,
+        )
+
+
+def _parsed(address: str) -> Address | None:
+    try:
+        return parse_mailbox(address)
+    except AddressError:
+        return None
+
+
+def _needs(job: Job, places: list[int]) -> Needs:
+    recipients = [parse_mailbox(job.recipients[place].address) for place in places]
+    return Needs(
+        reverse_path=_parsed(job.message.reverse_path), recipients=recipients, is_requiretls=job.message.requires_tls
+    )
+
+
+def _envelope(job: Job, decision: Sending, recipients: list[Recipient]) -> Envelope:
+    message = job.message
+    deliver_by = ""
+    if message.deliver_by_at is not None:
+        left_s = message.deliver_by_at - int(clock.now_s())
+        # RFC 2852 §4.1.4: in mode R it must be more than nothing
+        deliver_by = f"{max(1, left_s) if message.deliver_by_mode == 'R' else left_s};{message.deliver_by_mode}"
+    return Envelope(
+        reverse_path=decision.reverse_path,
+        recipients=tuple(
+            EnvelopeRecipient(address, _notify(recipients[at].notify), recipients[at].original or "")
+            for at, (_, address) in enumerate(decision.recipients)
+        ),
+        body=decision.body,
+        is_smtputf8=decision.is_smtputf8,
+        requires_tls=decision.is_requiretls,
+        returns=message.returns or "",
+        envelope_id=message.envelope_id or "",
+        priority=message.priority,
+        deliver_by=deliver_by,
+    )
+
+
+def _notify(bits: int) -> str:
+    return ",".join(one.name or "" for one in Notify if one in Notify(bits))
+
+
+def _refused(why: Refused) -> Fate:
+    return Fate(End.FAILED, Reply(why.code, why.enhanced, f"Not sent: {why.text}"))
+
+
+def _session_fate(error: SessionError, target: Target) -> Fate:
+    """A host that cannot be spoken to is no word about a recipient: all of it is tried again."""
+    return Fate(End.DEFERRED, _temporary(error), f"{target.host} [{target.address}]")
+
+
+_STATUS: Final = {Stage.CONNECT: "4.4.1", Stage.TLS: "4.7.5", Stage.AUTH: "4.7.8"}
+
+
+def _temporary(error: SessionError) -> Reply:
+    said = f": {error.reply.code} {' '.join(error.reply.text.split())}" if error.reply is not None else ""
+    return Reply(451, _STATUS.get(error.stage, "4.4.2"), f"{error.text}{said}")

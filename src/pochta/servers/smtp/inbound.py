@@ -1,0 +1,88 @@
+"""A message from another server, looked at on its way to the spool: its header without forged results, and the checks.
+
+The header is held until it is whole; the body passes through and is hashed while it does (DKIM, ARC). Refuses to know
+what is done about the verdict.
+"""
+
+from typing import Final
+
+from pochta.mime.address import parse_addresses
+from pochta.mime.header import MAX_FIELDS, split_fields, unfold
+from pochta.mime.submitted import MAX_HEADER_BYTES
+from pochta.policy import authres
+from pochta.policy.evaluate import Inbound, Verdict
+
+# As of what users submit; a header with more authors is Junk by `evaluate` (its bound is far below).
+MAX_FROM_BYTES: Final = 32 * 1024
+
+_END: Final = b"\r\n\r\n"
+
+
+class InboundMessage:
+    """One message's checks; end them with `verdict` or `abandon`."""
+
+    __slots__ = ("_authserv_id", "_checks", "_held", "_is_passed", "author_domains", "is_too_large")
+
+    def __init__(self, checks: Inbound, authserv_id: str) -> None:
+        self._checks = checks
+        self._authserv_id = authserv_id
+        self._held = bytearray()
+        self._is_passed = False
+        self.is_too_large = False
+        self.author_domains: tuple[str, ...] = ()
+
+    def feed(self, chunk: bytes) -> bytes:
+        """What of the message may go on now."""
+        if self._is_passed:
+            self._checks.feed(chunk)
+            return chunk
+        if self.is_too_large:
+            return b""
+        searched_from = max(0, len(self._held) - len(_END) + 1)
+        self._held += chunk
+        if self._held.startswith(b"\r\n"):
+            return self._pass(0)
+        at = self._held.find(_END, searched_from)
+        if at >= 0:
+            return self._pass(at + 2)
+        if len(self._held) > MAX_HEADER_BYTES:
+            self.is_too_large = True
+            self._held.clear()
+        return b""
+
+    def finish(self) -> bytes:
+        """What is left when the message has ended."""
+        return b"" if self._is_passed or self.is_too_large else self._pass(len(self._held))
+
+    def _pass(self, end: int) -> bytes:
+        header, rest = bytes(self._held[:end]), bytes(self._held[end:])
+        self._held.clear()
+        self._is_passed = True
+        self._checks.header(header)
+        self._checks.feed(rest[2:] if rest.startswith(b"\r\n") else rest)
+        self.author_domains = _author_domains(header)
+        # RFC 8601 §5: results that claim to be ours and came with the message are removed
+        return authres.remove_forged(header, self._authserv_id) + rest
+
+    def abandon(self) -> None:
+        """The message does not come to its end."""
+        self._checks.abandon()
+
+    async def verdict(self, now_s: float) -> Verdict:
+        """What the checks say; within `evaluate.TOTAL_S`."""
+        return await self._checks.finish(self.author_domains, now_s=now_s)
+
+
+def _author_domains(header: bytes) -> tuple[str, ...]:
+    """The domains of every address in every From field, each once."""
+    found: dict[str, None] = {}
+    size = 0
+    for _, name, value in split_fields(header)[:MAX_FIELDS]:
+        size += len(value) if len(name) == 4 and name.lower() == b"from" else 0
+        if size > MAX_FROM_BYTES:
+            break
+        if len(name) == 4 and name.lower() == b"from":
+            for one in parse_addresses(unfold(value)):
+                if one.host is not None:
+                    found[one.host.decode("utf-8", "replace")] = None
+    return tuple(found)

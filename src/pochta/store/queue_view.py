@@ -1,0 +1,192 @@
+"""The queue as an administrator sees and changes it (`pochta queue`).
+
+A row that the runner has claimed is being sent at this moment: it is shown, and not changed.
+"""
+
+from typing import Final, NamedTuple
+
+from pochta.errors import Refusal, RefusalCode
+from pochta.store import outbox, trails
+from pochta.store.outbox import NEWS, Outgoing, Owed, Recipient, State
+from pochta.store.tx import Row, Tx
+
+LISTED_MAX: Final = 1000  # recipients that one listing shows
+CHANGED_MAX: Final = 500  # rows that one lane function changes
+
+
+class Summary(NamedTuple):
+    """One destination. `oldest_at`: when the message that waits longest came in; `next_at`: the next attempt."""
+
+    name: str
+    waiting: int
+    held: int
+    claimed: int
+    oldest_at: int
+    next_at: int | None
+    failures: int
+    last_at: int | None
+    last_host: str | None
+    last_reply: str | None
+
+
+class Entry(NamedTuple):
+    """One recipient with its message."""
+
+    message: Outgoing
+    recipient: Recipient
+
+
+_COLUMNS: Final = ", ".join([f"o.{name}" for name in Outgoing._fields] + [f"r.{name}" for name in Recipient._fields])
+
+
+def _entry(row: Row) -> Entry:
+    at = len(Outgoing._fields)
+    return Entry(outbox.as_outgoing(row[:at]), outbox.as_recipient(row[at:]))
+
+
+def summaries(tx: Tx) -> list[Summary]:
+    """Every destination, longest queue first. Reads every row of the queue."""
+    return [
+        Summary(*row)
+        for row in tx.rows(
+            "SELECT r.destination, sum(CASE WHEN r.state = 0 THEN 1 ELSE 0 END) AS waiting,"
+            " sum(CASE WHEN r.state = 2 THEN 1 ELSE 0 END), sum(CASE WHEN r.state = 1 THEN 1 ELSE 0 END),"
+            " min(o.created_at), max(CASE WHEN d.next_at < ? THEN d.next_at END), coalesce(max(d.failures), 0),"
+            " max(d.last_at), max(d.last_host), max(d.last_reply)"
+            " FROM outgoing_recipient r JOIN outgoing o ON o.id = r.outgoing_id"
+            " LEFT JOIN destination d ON d.name = r.destination WHERE r.state < 3"
+            " GROUP BY r.destination ORDER BY waiting DESC, r.destination",
+            (outbox.NEVER,),
+        )
+    ]
+
+
+def listing(tx: Tx, *, destination: str | None = None, limit: int = LISTED_MAX) -> list[Entry]:
+    """Recipients that are not done with, oldest message first."""
+    where, args = ("AND r.destination = ?", (destination,)) if destination is not None else ("", ())
+    rows = tx.rows(
+        f"SELECT {_COLUMNS} FROM outgoing o JOIN outgoing_recipient r ON r.outgoing_id = o.id WHERE r.state < 3 {where}"
+        " ORDER BY o.id, r.n LIMIT ?",
+        (*args, limit),
+    )
+    return list(map(_entry, rows))
+
+
+def entries_of(tx: Tx, outgoing_id: int) -> list[Entry]:
+    """Every recipient of one message.
+
+    Raises:
+        Refusal: NOT_FOUND.
+    """
+    rows = tx.rows(
+        f"SELECT {_COLUMNS} FROM outgoing o JOIN outgoing_recipient r ON r.outgoing_id = o.id WHERE o.id = ?"
+        " ORDER BY r.n LIMIT ?",
+        (outgoing_id, LISTED_MAX),
+    )
+    if not rows:
+        raise Refusal(RefusalCode.NOT_FOUND, f"No message {outgoing_id} is in the queue")
+    return list(map(_entry, rows))
+
+
+def count(tx: Tx) -> tuple[int, int]:
+    """Recipients that wait, and that are held."""
+    row = tx.row(
+        "SELECT coalesce(sum(CASE WHEN state < 2 THEN 1 ELSE 0 END), 0),"
+        " coalesce(sum(CASE WHEN state = 2 THEN 1 ELSE 0 END), 0) FROM outgoing_recipient"
+    )
+    assert row is not None
+    return int(row[0]), int(row[1])
+
+
+def keys_of(
+    tx: Tx, outgoing_id: int | None, destination: str | None, state: State, after: tuple[int, int]
+) -> list[Row]:
+    """The next (outgoing_id, n, destination, trail_id, address) in that state, of a message, a destination, or all."""
+    where = ""
+    args: list[int | str] = []
+    if outgoing_id is not None:
+        where, args = " AND r.outgoing_id = ?", [outgoing_id]
+    elif destination is not None:
+        where, args = " AND r.destination = ?", [destination]
+    return tx.rows(
+        "SELECT r.outgoing_id, r.n, r.destination, o.trail_id, r.address FROM outgoing_recipient r"
+        " JOIN outgoing o ON o.id = r.outgoing_id WHERE r.state = ? AND (r.outgoing_id > ? OR"
+        f" (r.outgoing_id = ? AND r.n > ?)){where} ORDER BY r.outgoing_id, r.n LIMIT ?",
+        (int(state), after[0], after[0], after[1], *args, CHANGED_MAX),
+    )
+
+
+class Change(NamedTuple):
+    """What one step has changed: how many, and where the next step goes on; `last` None: that was all."""
+
+    rows: int
+    last: tuple[int, int] | None
+
+
+def _change_of(rows: list[Row]) -> Change:
+    return Change(len(rows), (rows[-1][0], rows[-1][1]) if len(rows) == CHANGED_MAX else None)
+
+
+def retry(tx: Tx, outgoing_id: int | None, destination: str | None, after: tuple[int, int], now: int) -> Change:
+    """Try waiting recipients now, and forget the back-off of their destinations."""
+    rows = keys_of(tx, outgoing_id, destination, State.WAITING, after)
+    tx.run_many(
+        "UPDATE outgoing_recipient SET next_at = ? WHERE outgoing_id = ? AND n = ? AND state = 0 AND next_at > ?",
+        [(now, row[0], row[1], now) for row in rows],
+    )
+    _wake(tx, rows, now)
+    return _change_of(rows)
+
+
+def _wake(tx: Tx, rows: list[Row], now: int) -> None:
+    names = [(name,) for name in {row[2] for row in rows}]
+    tx.run_many("UPDATE destination SET not_before = 0, failures = 0 WHERE name = ?", names)
+    outbox.note_due(tx, [name for (name,) in names], now)
+    tx.hint(NEWS, 0)
+
+
+def hold(tx: Tx, outgoing_id: int | None, destination: str | None, after: tuple[int, int], now: int) -> Change:
+    """Keep waiting recipients from being tried."""
+    rows = keys_of(tx, outgoing_id, destination, State.WAITING, after)
+    _move(tx, rows, State.HELD, "held", now)
+    return _change_of(rows)
+
+
+def release(tx: Tx, outgoing_id: int | None, destination: str | None, after: tuple[int, int], now: int) -> Change:
+    """Let held recipients be tried again, at once."""
+    rows = keys_of(tx, outgoing_id, destination, State.HELD, after)
+    _move(tx, rows, State.WAITING, "released", now)
+    tx.run_many(
+        "UPDATE outgoing_recipient SET next_at = ? WHERE outgoing_id = ? AND n = ?",
+        [(now, row[0], row[1]) for row in rows],
+    )
+    _wake(tx, rows, now)
+    return _change_of(rows)
+
+
+def _move(tx: Tx, rows: list[Row], state: State, kind: str, now: int) -> None:
+    tx.run_many(
+        "UPDATE outgoing_recipient SET state = ? WHERE outgoing_id = ? AND n = ?",
+        [(int(state), row[0], row[1]) for row in rows],
+    )
+    for row in rows:
+        trails.add_step(tx, row[3], trails.Step(now, kind, row[4], "{}"))
+
+
+def delete(
+    tx: Tx, outgoing_id: int | None, destination: str | None, state: State, after: tuple[int, int], now: int
+) -> Change:
+    """Remove recipients in that state (WAITING or HELD) without a report to anybody; the trail says so."""
+    rows = keys_of(tx, outgoing_id, destination, state, after)
+    tx.run_many("DELETE FROM outgoing_recipient WHERE outgoing_id = ? AND n = ?", [(row[0], row[1]) for row in rows])
+    for row in rows:
+        trails.add_step(tx, row[3], trails.Step(now, "deleted", row[4], "{}"))
+    for one in {row[0] for row in rows}:
+        outbox.forget_if_done(tx, one)
+    return _change_of(rows)
+
+
+def owed_reports(tx: Tx) -> int:
+    """Messages that a report is owed for."""
+    row = tx.row("SELECT count(DISTINCT outgoing_id) FROM outgoing_recipient WHERE report > ?", (int(Owed.NOTHING),))
+    return 0 if row is None else int(row[0])
