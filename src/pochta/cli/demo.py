@@ -89,7 +89,7 @@ def _make(path: Path, host: str, base_port: int) -> None:
     for one in taken:
         one.socket.close()
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = config.initial_toml(HOSTNAME, ACCOUNTS[0][0], listeners=listeners)
+    text = config.initial_toml(HOSTNAME, ACCOUNTS[0][0], listeners=listeners) + _kept_here(listeners[0].address)
     path.write_text(text, encoding="utf-8")
     try:
         settings = config.load(path, check_files=False)
@@ -99,6 +99,17 @@ def _make(path: Path, host: str, base_port: int) -> None:
     except BaseException:
         path.unlink()  # the next start makes everything anew, or says what is in the way
         raise
+
+
+def _kept_here(smtp_address: str) -> str:
+    """Settings by which a trial asks nothing of the world and writes to nobody in it."""
+    host, port = smtp_address.rsplit(":", 1)
+    relay = host if host.startswith("[") else f"[{host}]"
+    return (
+        "\n# Mail for others is offered to this server, which refuses it: a trial writes to nobody in the world.\n"
+        f'[[route]]\nname = "nowhere"\nhosts = ["{relay}:{port}"]\ntls = "never"\n\n'
+        "[checks]\nenabled = false\n"
+    )
 
 
 async def _fill(settings: "Settings") -> None:
