@@ -13,6 +13,7 @@ from typing import Final
 from pochta import log, transfer
 from pochta.accounts import passwords
 from pochta.accounts.auth import Authenticator
+from pochta.accounts.key_rotation import KeyRotation
 from pochta.config import BareNewline, Listener, ListenerProtocol, ListenerTls, Settings
 from pochta.delivery.intake import Intake
 from pochta.delivery.submit import Submitter
@@ -186,6 +187,7 @@ class App:
             group.create_task(Checkpointer(self.settings.data_dir).run(), name="checkpoints")
             sweeper = Sweeper(self.store, fence=fence, retention_s=self.settings.limits.retention_s)
             group.create_task(sweeper.run(), name="sweeper")
+            group.create_task(KeyRotation(self.store, self.resolver).run(), name="DKIM keys")
 
     def _timed(self, factory: Callable[[], Connection]) -> Callable[[], Connection]:
         def make() -> Connection:

@@ -22,6 +22,8 @@ def worker(index: int, **changed: object) -> WorkerFigures:
         "view_memory_bytes": 120,
         "spool_memory_bytes": 7,
         "lease_holder": None,
+        "queue_holder": None,
+        "queue_destinations": 0,
     }
     return WorkerFigures(**(figures | changed))  # type: ignore[arg-type]  # figures by name
 

@@ -59,6 +59,8 @@ def _rows(status: "Status", server: "ServerFigures") -> "Iterator[tuple[str, str
     yield "WAL size", show_size(server.wal_bytes)
     yield "free disk", f"{show_size(server.free_disk_bytes)}; no new mail under {show_size(server.min_free_bytes)}"
     yield "background", server.lease_holder or "nobody"
+    waiting = counted(server.queue_destinations, "destination")
+    yield "queue", f"{waiting} waited for; {server.queue_holder or 'nobody'} sends"
 
 
 def _worker_rows(status: "Status") -> list[tuple[str, ...]]:

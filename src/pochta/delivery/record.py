@@ -27,7 +27,12 @@ def encode(facts: Facts) -> str:
 
 
 def _cut(value: object) -> object:
-    return value[:VALUE_MAX].replace("\0", "") if isinstance(value, str) else value
+    """A value that JSON and every backend take: no NUL, no lone surrogate."""
+    if isinstance(value, str):
+        return value[:VALUE_MAX].replace("\0", "").encode("utf-8", "replace").decode()
+    if isinstance(value, (tuple, list)):
+        return [_cut(one) for one in value]
+    return value
 
 
 def decode(facts: str) -> dict[str, Any]:  # Any: JSON

@@ -82,6 +82,7 @@ class Target:
     role: str = "inbox"
 
 
+ROWS_INLINE_MAX: Final = 100  # of one message, 20 us each in the queue, 60 us in a mailbox (INV-12)
 NO_LIMITS: Final = SendingLimits(0, 0, 0, 0, 0)
 
 
@@ -105,9 +106,18 @@ class Submitter:
         arrival = await self.arrival(envelope, targets, trail)
         recipients = tuple(record.searched_as(one.address) for one in targets) if envelope.account_id else ()
         await local.check_room_for(self.store, (new,))
+        rows = sum(len(one.recipients) for one in arrival.outgoing)
+        rows += sum(len(one.account_ids) for one in arrival.locals)
         try:
             return await self.store.write(
-                envelope.account_id, _accept, arrival, new, recipients, self.limits, int(clock.now_s())
+                envelope.account_id,
+                _accept,
+                arrival,
+                new,
+                recipients,
+                self.limits,
+                int(clock.now_s()),
+                in_thread=rows > ROWS_INLINE_MAX,
             )
         except Refusal:
             await local.drop(self.store, (new,))
@@ -140,9 +150,9 @@ class Submitter:
     def _held(self, plain: NewOutgoing, targets: Sequence[Target]) -> NewOutgoing:
         """Everybody waits in the queue; who stands behind an address here is asked when the time has come."""
         recipients = [
-            NewRecipient(outbox.LOCAL, one.address, one.original, int(one.notify))
-            if one.accounts or one.is_forward
-            else self._recipient(one, one.address, plain.reverse_path)
+            self._recipient(one, one.address, plain.reverse_path)
+            if not one.accounts and one.remotes == (one.address,)
+            else NewRecipient(outbox.LOCAL, one.address, one.original, int(one.notify))
             for one in targets
         ]
         return plain._replace(recipients=tuple(recipients))

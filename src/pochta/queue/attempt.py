@@ -2,9 +2,15 @@
 
 Theory of operation. A `Sender` belongs to one deliverer and keeps its connection from message to message. For each it
 finds the route, has the hosts looked up where the open connection does not serve, opens one to the first host that
-takes it, decides in which form the message goes there (`form`), and sends it; recipients that the host has no more room
-for in this transaction (452) go in the next. A host that is lost before it can have taken the message is followed by
-the next one.
+takes it, decides in which form the message goes there (`form`), and sends it. A host that is lost before it can have
+taken the message is followed by the next one.
+
+An attempt ends with the first transaction that decided over anybody, so that what a server has taken can be written
+down before more is sent: recipients that had no room in it (RCPTMAX, 452) are left undecided, for the next attempt.
+What goes wrong inside at one message ends that message's attempt, never the queue's work.
+
+REQUIRETLS needs a verified certificate, and for mail by MX a name of the host that nobody could have forged: DNSSEC
+vouches for it, as long as MTA-STS is not asked. Where no host has all of it, the message is returned.
 
 Refuses to know what a fate means for the queue (`settling`).
 """
@@ -14,12 +20,15 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from pochta import clock
+from pochta import clock, log
+from pochta.delivery.submit import domain_of
 from pochta.dns import Resolver
-from pochta.errors import Corrupt, LocalProtocolError
+from pochta.errors import Corrupt, LocalProtocolError, TryLater
+from pochta.net.connection import report_bug
 from pochta.proto.address import Address, AddressError, parse_mailbox
 from pochta.proto.smtp.client.envelope import Envelope
 from pochta.proto.smtp.client.envelope import Recipient as EnvelopeRecipient
+from pochta.proto.smtp.client.extensions import Extensions
 from pochta.proto.smtp.events import Notify
 from pochta.proto.smtp.replies import Reply
 from pochta.queue.content import Contents, Rendered, Source
@@ -36,6 +45,11 @@ RECIPIENTS_MAX: Final = 100  # of one transaction: RFC 5321 §4.5.3.1.8, what ev
 _DAMAGED: Final = Reply(554, "5.3.0", "The message cannot be read any more")
 _IN_DOUBT: Final = Reply(451, "4.4.2", "The connection was lost before the server said whether it has the message")
 _BAD_ADDRESS: Final = Reply(553, "5.1.3", "The address cannot be written in SMTP")
+_BUG: Final = Reply(451, "4.3.0", "This server met an error of its own while it sent the message")
+# RFC 2852 §4.1.4.2: what is late in mode R goes nowhere
+_TOO_LATE: Final = Reply(550, "5.4.7", "The time that the sender gave for the delivery (DELIVERBY) has passed")
+_NEEDS_TLS: Final = "5.7.10"  # RFC 8689 §4.2.1
+_NEEDS_REQUIRETLS: Final = "5.7.30"
 _NO_DELIVER_BY: Final = Refused(550, "5.3.3", "the next server does not keep delivery times (DELIVERBY)")
 _TLS: Final = {
     RouteTls.OPPORTUNISTIC: SessionTls.OPPORTUNISTIC,
@@ -52,9 +66,12 @@ class Job(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What became of each recipient of a job, in their order; whether any host was reached at all."""
+    """What became of each recipient of a job, in their order, None: to be tried again now; at least one has a fate.
 
-    fates: tuple[Fate, ...]
+    `is_reached` False: the destination as a whole could not be reached.
+    """
+
+    fates: tuple[Fate | None, ...]
     is_reached: bool
 
 
@@ -95,6 +112,7 @@ class _Way(NamedTuple):
     route: Route
     domain: str  # "" for relays, which take mail for any
     tls: SessionTls
+    is_authentic: bool  # only hosts that DNSSEC vouches for
 
 
 class _UnreachedError(Exception):
@@ -135,27 +153,49 @@ class Sender:
             await session.close()
 
     async def attempt(self, job: Job) -> Outcome:
-        """Send the message to its recipients, as far as it can be."""
+        """Send the message to its recipients, as far as one transaction goes.
+
+        Raises:
+            TryLater: the store does not answer.
+        """
         fates: dict[int, Fate] = {}
-        is_reached = False
+        is_reached = True
         try:
-            source = await self._attempts.contents.load(job.message)
-        except Corrupt:
-            return Outcome(tuple(Fate(End.FAILED, _DAMAGED) for _ in job.recipients), True)
+            is_reached = await self._attempt(job, fates)
+        except Corrupt as error:
+            log.event("queue.message.damaged", outgoing=job.message.id, detail=error)
+            fates = _filled(fates, job, Fate(End.FAILED, _DAMAGED))
+        except TryLater:
+            if not fates:
+                raise
+        # What was met once with this message is met again at once if its row is merely given back: it is put off.
+        except Exception as error:  # noqa: BLE001 - the top of what is done for one message
+            report_bug(error)
+            fates = _filled(fates, job, Fate(End.DEFERRED, _BUG))
+        return Outcome(tuple(fates.get(place) for place in range(len(job.recipients))), is_reached)
+
+    async def _attempt(self, job: Job, fates: dict[int, Fate]) -> bool:
+        """Decide over at least one recipient; whether the destination could be reached."""
+        message = job.message
+        if message.deliver_by_mode == "R" and (message.deliver_by_at or 0) <= clock.now_s():
+            fates |= dict.fromkeys(range(len(job.recipients)), Fate(End.FAILED, _TOO_LATE))
+            return True
+        source = await self._attempts.contents.load(message)
         for way, places in self._ways(job).items():
             if way is None:
                 fates |= dict.fromkeys(places, Fate(End.FAILED, _BAD_ADDRESS))
-                is_reached = True
                 continue
-            for start in range(0, len(places), RECIPIENTS_MAX):
-                part = places[start : start + RECIPIENTS_MAX]
-                try:
-                    fates |= await self._send(job, part, way, source)
-                    is_reached = True
-                except _UnreachedError as error:
-                    fates |= dict.fromkeys(part, error.fate)
-                    is_reached = is_reached or not error.is_routed
-        return Outcome(tuple(fates[place] for place in range(len(job.recipients))), is_reached)
+            part = places[:RECIPIENTS_MAX]
+            try:
+                await self._send(job, part, way, source, fates)
+            except _UnreachedError as error:
+                if message.requires_tls and error.fate.reply.enhanced in (_NEEDS_TLS, _NEEDS_REQUIRETLS):
+                    fates |= dict.fromkeys(places, error.fate)
+                    return True  # others' mail may well go there
+                fates |= dict.fromkeys(places, error.fate)
+                return not error.is_routed or message.requires_tls
+            return True
+        return True
 
     def _ways(self, job: Job) -> dict[_Way | None, list[int]]:
         """The places of the recipients by the way that each goes; None: an address that cannot be sent."""
@@ -171,43 +211,41 @@ class Sender:
             route = self._attempts.routes.find(domain, sender_domain, sender_local_part=sender_local)
             # RFC 8689 §4.2.1: a verified certificate all the way
             tls = SessionTls.REQUIRED_VERIFIED if job.message.requires_tls else _TLS[route.tls]
-            found.setdefault(_Way(route, domain if route.is_by_mx else "", tls), []).append(place)
+            # RFC 8689 §4.2.1: the name from an MX needs DNSSEC or MTA-STS; a bounce (null path) is not held to it
+            is_authentic = job.message.requires_tls and route.is_by_mx and sender is not None
+            way = _Way(route, domain if route.is_by_mx else "", tls, is_authentic)
+            found.setdefault(way, []).append(place)
         return found
 
-    async def _send(self, job: Job, places: list[int], way: _Way, source: Source) -> dict[int, Fate]:
-        """The fate of each place.
+    async def _send(self, job: Job, places: list[int], way: _Way, source: Source, fates: dict[int, Fate]) -> None:
+        """Decide over at least one of the places.
 
         Raises:
             _UnreachedError: nothing was sent to any of them.
         """
-        fates: dict[int, Fate] = {}
         self._left = []
+        decided: dict[int, Fate] = {}
         # Ends: each turn decides over a recipient, uses up a host, or does away with a connection that was open before.
-        while places:
+        while not decided:
             before = self._session
+            session = await self._session_for(way)
             try:
-                session = await self._session_for(way)
-            except _UnreachedError as error:
-                if not fates:
-                    raise
-                fates |= dict.fromkeys(places, error.fate)
-                break
-            try:
-                fates |= await self._transact(session, job, places, source)
+                decided = await self._transact(session, job, places, source)
             except _CutOffError as error:
                 self._session = None
-                fates |= error.decided
+                decided = error.decided
                 if error.is_in_doubt or (session is not before and not self._left):
-                    fates |= dict.fromkeys(error.undecided, error.fate)
+                    decided |= dict.fromkeys(error.undecided, error.fate)
                 # else: the connection had gone stale, or there is another host to ask
-            places = [place for place in places if place not in fates]
-        return fates
+            if self._left and decided and all(_is_of_host(fate) for fate in decided.values()):
+                await self.close()
+                decided = {}
+            fates |= decided
 
     async def _transact(self, session: Session, job: Job, places: list[int], source: Source) -> dict[int, Fate]:
         """One transaction for as many of the places as the server takes; those without a fate are to be tried again."""
         contents = self._attempts.contents
-        rcpt_max = session.extensions.rcpt_max
-        batch = places[:rcpt_max] if rcpt_max else places
+        batch = _batch(job, places, session.extensions)
         needs = _needs(job, batch)
         offered = Offered.by(session.extensions)
         rendered = await contents.render(job.message, source)
@@ -285,6 +323,8 @@ class Sender:
                 return self._session
             except SessionError as error:
                 last = _session_fate(error, target)
+                if way.is_authentic and error.stage is Stage.TLS:
+                    last = _no_tls(error.text, last.host)
         raise _UnreachedError(last, is_routed=True)
 
     async def _hosts(self, way: _Way) -> list[Target]:
@@ -292,11 +332,16 @@ class Sender:
         try:
             if way.route.hosts:
                 return list(await relay_targets(attempts.resolver, way.route.hosts, attempts.own))
-            return list(await targets(attempts.resolver, way.domain, attempts.own, port=way.route.port))
+            found = list(await targets(attempts.resolver, way.domain, attempts.own, port=way.route.port))
         except Unroutable as error:
             end = End.FAILED if error.is_permanent else End.DEFERRED
             fate = Fate(end, Reply(error.code, error.enhanced, error.text))
             raise _UnreachedError(fate, is_routed=not error.is_permanent) from None
+        if way.is_authentic:
+            found = [one for one in found if one.is_authentic]
+            if not found:
+                raise _UnreachedError(_no_tls("DNSSEC does not vouch for its mail servers"), is_routed=False)
+        return found
 
     async def _open(self, way: _Way, target: Target) -> Session:
         attempts, route = self._attempts, way.route
@@ -323,6 +368,32 @@ def _parsed(address: str) -> Address | None:
         return parse_mailbox(address)
     except AddressError:
         return None
+
+
+def _filled(fates: dict[int, Fate], job: Job, fate: Fate) -> dict[int, Fate]:
+    """What was decided; where that is nothing, the same for everybody."""
+    return fates or dict.fromkeys(range(len(job.recipients)), fate)
+
+
+def _batch(job: Job, places: list[int], extensions: Extensions) -> list[int]:
+    """The recipients of the next transaction."""
+    batch = places[: extensions.rcpt_max] if extensions.rcpt_max else places
+    domains_max = extensions.rcpt_domain_max
+    if not domains_max:
+        return batch
+    # RFC 9422 §4: so many domains in one transaction
+    domains = [domain_of(job.recipients[place].address) for place in batch]
+    taken = set(list(dict.fromkeys(domains))[:domains_max])
+    return [place for place, domain in zip(batch, domains, strict=True) if domain in taken]
+
+
+def _is_of_host(fate: Fate) -> bool:
+    """Whether it is this host alone that cannot do what the message needs."""
+    return fate.end is End.FAILED and not fate.host and fate.reply.enhanced == _NEEDS_REQUIRETLS
+
+
+def _no_tls(why: str, host: str = "") -> Fate:
+    return Fate(End.FAILED, Reply(550, _NEEDS_TLS, f"The sender asked for TLS all the way (REQUIRETLS): {why}"), host)
 
 
 def _needs(job: Job, places: list[int]) -> Needs:

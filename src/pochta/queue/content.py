@@ -7,7 +7,7 @@ must be converted is held whole, and so is what comes of it: one such message at
 import asyncio
 import re
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -102,17 +102,20 @@ class Contents:
 
     async def convert(self, message: Outgoing, source: Source, step: Step) -> Rendered | Refused:
         """The message converted, then signed; hold `converting` until it is sent."""
-        parts = [chunk async for chunk in self._store.blobs.open(source.blob, source.body_at, source.blob.size)]
+        parts = [source.header]
+        async for chunk in self._store.blobs.open(source.blob, source.body_at, source.blob.size):
+            parts.append(chunk)
+            await asyncio.sleep(0)
         change = convert.to_7bit if step is Step.TO_7BIT else convert.to_8bit
         try:
-            made = await asyncio.to_thread(change, b"".join((source.header, *parts)))
+            made, made_form = await asyncio.to_thread(_converted, change, parts)
         except convert.CannotConvert as error:
             return form.cannot_convert(error)
         end = made.find(b"\r\n\r\n") + 4
         header, rest = (made[:end], made[end:]) if end >= 4 else (made, b"")
         keys = await self._keys_for(message, header)
         prefix = await asyncio.to_thread(_sign, header, (rest,), keys) if keys else b""
-        return Rendered(prefix + made, None, 0, convert.form_of(made))
+        return Rendered(prefix + made, None, 0, made_form)
 
     async def _signatures_of(self, message: Outgoing, source: Source) -> bytes:
         """The signatures of an unchanged message, remembered for its other destinations."""
@@ -125,6 +128,7 @@ class Contents:
         hashes = BodyHashes(Canonicalization.RELAXED)
         async for chunk in self._store.blobs.open(source.blob, source.body_at, source.blob.size):
             hashes.feed(chunk)
+            await asyncio.sleep(0)  # a block takes up to 3 ms (INV-12)
         made = sign(source.header, hashes, keys, now_s=clock.now_s())
         self._signatures[message.id] = made
         while len(self._signatures) > SIGNATURES_KEPT:
@@ -159,6 +163,12 @@ class Contents:
 
 def _source(blob: StoredBlob, header: bytes, form: Form, body_at: int) -> Source:
     return Source(blob, _RETURN_PATH.sub(b"", header, count=1), body_at, form)
+
+
+def _converted(change: Callable[[bytes], bytes], parts: Sequence[bytes]) -> tuple[bytes, Form]:
+    """The message converted, and what it is then. Blocks."""
+    made = change(b"".join(parts))
+    return made, convert.form_of(made)
 
 
 def _sign(header: bytes, body: Sequence[bytes], keys: list[tuple[str, str, SigningKey]]) -> bytes:

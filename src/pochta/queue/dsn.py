@@ -303,7 +303,11 @@ def _words_of(one: ReportedRecipient) -> Iterator[str]:
         yield f"    {_host(one)} answered:" if one.remote_host else "    The reason:"
         yield from (f"      {line}" for line in reply)
     if one.action is Action.FAILED:
-        detail = _status(one)[1:]
+        status = _status(one)
+        if status[0] == "4":
+            # RFC 3463 §3.5: the code of the actual problem rather than X.4.7; that time ran out is for the words to say
+            yield "    It was tried until its time was over."
+        detail = status[1:]
         advice = _ADVICE.get(detail) or _ADVICE.get(detail[: detail.index(".", 1)])
         if advice:
             yield f"    {advice}"

@@ -1,19 +1,23 @@
-"""Deliveries here that were put off (FUTURERELEASE): when their time has come they go the way of new mail."""
+"""Deliveries here that were put off (FUTURERELEASE): when their time has come they go the way of new mail.
+
+Each recipient is a transaction of its own: what goes wrong at one is put off or reported, and the next is delivered.
+"""
 
 from dataclasses import replace
 
-from pochta import clock
-from pochta.delivery import record, submit
+from pochta import clock, log
+from pochta.delivery import local, record, submit
 from pochta.delivery.intake import Intake
 from pochta.delivery.submit import Envelope, Origin, Submitter
-from pochta.errors import Corrupt, Refusal
+from pochta.errors import Corrupt, Refusal, RefusalCode, TryLater
+from pochta.net.connection import report_bug
 from pochta.proto.address import AddressError, parse_mailbox
 from pochta.proto.smtp.events import Notify
 from pochta.proto.smtp.replies import Reply
 from pochta.queue.schedule import Schedule
 from pochta.queue.settling import End, Fate, settle
 from pochta.store import arrivals, blobs, outbox
-from pochta.store.leases import Fence
+from pochta.store.leases import Fence, LeaseLost
 from pochta.store.messages import NewMessage
 from pochta.store.outbox import Claim, Outgoing, Owed, Recipient
 from pochta.store.store import Store
@@ -21,6 +25,8 @@ from pochta.store.store import Store
 _DELIVERED = Reply(250, "2.1.5", "Delivered")
 _NO_USER = Reply(550, "5.1.1", "There is no such user here any more")
 _DAMAGED = Reply(554, "5.3.0", "The message cannot be read any more")
+_BUG = Reply(451, "4.3.0", "This server met an error of its own while it delivered the message")
+_REPLIES = {RefusalCode.OVER_QUOTA: (552, "5.2.2"), RefusalCode.LIMIT: (550, "5.4.6")}
 
 
 class LateDeliveries:
@@ -39,11 +45,23 @@ class LateDeliveries:
         """Deliver each, and settle it in the same transaction.
 
         Raises:
-            LeaseLost; TryLater: the disk is full.
+            LeaseLost; TryLater: the disk is full, and nothing can be written down; the rest is claimed still.
         """
         messages = {one.id: one for one in claim.messages}
         for one in claim.recipients:
-            await self._deliver(fence, messages[one.outgoing_id], one)
+            message = messages[one.outgoing_id]
+            local.check_room(self._store)
+            try:
+                await self._deliver(fence, message, one)
+            except LeaseLost:
+                raise
+            except (TryLater, OSError) as error:
+                reply = Reply(451, "4.3.1", error.reason if isinstance(error, TryLater) else "the disk is full")
+                await self._settle(fence, message, one, Fate(End.DEFERRED, reply))
+            # the top of what is done for one recipient: what was met once would be met again at once
+            except Exception as error:  # noqa: BLE001
+                report_bug(error)
+                await self._settle(fence, message, one, Fate(End.DEFERRED, _BUG))
 
     async def _deliver(self, fence: Fence, message: Outgoing, one: Recipient) -> None:
         now = int(clock.now_s())
@@ -56,16 +74,23 @@ class LateDeliveries:
             target = replace(target, original=one.original, notify=Notify(one.notify))
             new = await self._copy(message, now)
             arrival = await self._submitter.arrival(_envelope(message), (target,), record.NO_TRAIL)
-            await self._store.write(message.account_id, arrivals.accept_late, fence, settled, arrival, new, now)
-        except (Refusal, AddressError) as error:
-            reply = Reply(552, "5.2.2", error.text) if isinstance(error, Refusal) else _NO_USER
-            await self._fail(fence, message, one, reply)
-        except Corrupt:
-            await self._fail(fence, message, one, _DAMAGED)
+            try:
+                await self._store.write(message.account_id, arrivals.accept_late, fence, settled, arrival, new, now)
+            except Refusal:
+                await local.drop(self._store, (new,))
+                raise
+        except Refusal as error:
+            code, enhanced = _REPLIES.get(error.code, (550, "5.1.1"))
+            await self._settle(fence, message, one, Fate(End.FAILED, Reply(code, enhanced, error.text)))
+        except AddressError:
+            await self._settle(fence, message, one, Fate(End.FAILED, _NO_USER))
+        except Corrupt as error:
+            log.event("queue.message.damaged", outgoing=message.id, detail=error)
+            await self._settle(fence, message, one, Fate(End.FAILED, _DAMAGED))
 
-    async def _fail(self, fence: Fence, message: Outgoing, one: Recipient, reply: Reply) -> None:
+    async def _settle(self, fence: Fence, message: Outgoing, one: Recipient, fate: Fate) -> None:
         now = int(clock.now_s())
-        settled = settle(self._schedule, message, one, Fate(End.FAILED, reply), now=now, random=0.5)
+        settled = settle(self._schedule, message, one, fate, now=now, random=0.5)
         await self._store.write(0, outbox.settle, fence, outbox.LOCAL, (settled,), None)
 
     async def _copy(self, message: Outgoing, now: int) -> NewMessage:

@@ -5,24 +5,31 @@ INV-10: a report goes to a sender that proved who they are; a null reverse-path 
 The report and the rows that owed it change in one transaction: neither is lost, neither happens twice.
 """
 
+import asyncio
 from typing import Final
 
 from pochta import clock, log
-from pochta.delivery import record, submit
+from pochta.delivery import local, record, submit
 from pochta.delivery.intake import Intake
-from pochta.delivery.submit import Envelope, Origin, Submitter, Target
-from pochta.errors import Corrupt, Refusal, TryLater
+from pochta.delivery.submit import ROWS_INLINE_MAX, Envelope, Origin, Submitter, Target
+from pochta.errors import Corrupt, PochtaError, Refusal, TryLater
+from pochta.net.connection import report_bug
 from pochta.proto.address import POSTMASTER, AddressError, parse_mailbox
 from pochta.queue import dsn, schedule, settling
 from pochta.queue.dsn import Action, Report, ReportedRecipient
 from pochta.queue.schedule import Schedule
 from pochta.store import arrivals, blobs, outbox
-from pochta.store.leases import Fence
+from pochta.store.leases import Fence, LeaseLost
 from pochta.store.messages import NewMessage
 from pochta.store.outbox import Outgoing, Owed, Recipient, Reports
 from pochta.store.store import Store
 
 REPORTS_A_LOOK: Final = 50
+COMPOSED_INLINE_MAX: Final = 20  # recipients; 60 us each where their servers sent long replies (INV-12)
+# What cannot be reported now (a server without accounts has no postmaster yet) is left so long; and given up at last,
+# or a queue would hold it for ever.
+AGAIN_S: Final = 900
+GIVE_UP_S: Final = 5 * 86_400
 
 _ACTIONS: Final = {
     Owed.DELAYED: Action.DELAYED,
@@ -30,6 +37,10 @@ _ACTIONS: Final = {
     Owed.RELAYED: Action.RELAYED,
     Owed.DELIVERED: Action.DELIVERED,
 }
+
+
+class _LaterError(PochtaError):
+    """Nobody can be told now."""
 
 
 class Reporter:
@@ -51,45 +62,86 @@ class Reporter:
         self._schedule = schedule
         self._hostname = hostname
         self._postmaster = postmaster
+        self._not_before: dict[int, float] = {}  # of messages whose report could not be made, by their ids
 
     async def make_due(self, fence: Fence) -> None:
-        """Make every report that is owed now.
+        """Make every report that is owed now, each tried once; one that cannot be made does not keep others waiting.
 
         Raises:
             LeaseLost; TryLater: the disk is full.
         """
-        while due := await self._store.read(0, outbox.reports_due, REPORTS_A_LOOK):
-            for told in due:
-                await self._report(fence, told)
-            if len(due) < REPORTS_A_LOOK:
-                return
+        now = clock.now_s()
+        self._not_before = {one: at for one, at in self._not_before.items() if at > now}
+        after = 0
+        while due := await self._store.read(0, outbox.reports_due, int(now), after, REPORTS_A_LOOK):
+            after = due[-1]
+            for outgoing_id in due:
+                if outgoing_id not in self._not_before:
+                    await self._make(fence, outgoing_id)
+
+    async def _make(self, fence: Fence, outgoing_id: int) -> None:
+        local.check_room(self._store)
+        told = await self._store.read(0, outbox.report_of, outgoing_id)
+        if told is None:
+            return
+        try:
+            await self._report(fence, told)
+        except _LaterError as error:
+            log.event("queue.report.refused", outgoing=outgoing_id, to="postmaster", reason=error)
+            if clock.now_s() >= _since(told) + GIVE_UP_S:
+                await self._drop(fence, told)
+            else:
+                self._not_before[outgoing_id] = clock.now_s() + AGAIN_S
+        except (LeaseLost, TryLater):
+            raise
+        except OSError as error:
+            raise TryLater("the report cannot be written") from error
+        # the top of what is done for one report: the others are made all the same
+        except Exception as error:  # noqa: BLE001
+            report_bug(error)
+            self._not_before[outgoing_id] = clock.now_s() + AGAIN_S
+
+    async def _drop(self, fence: Fence, told: Reports) -> None:
+        await self._store.write(0, outbox.report_done, fence, told)
+        message = told.message
+        if any(one.report is Owed.FAILED for one in told.recipients):
+            log.event("queue.report.dropped", outgoing=message.id, sender=f"<{message.reverse_path}>")
 
     async def _report(self, fence: Fence, told: Reports) -> None:
         message = told.message
         is_bounce = message.may_bounce and bool(message.report_to)
         has_failed = any(one.report is Owed.FAILED for one in told.recipients)
         if not is_bounce and (not has_failed or message.origin == Origin.DOUBLE_BOUNCE):
-            await self._store.write(0, outbox.report_done, fence, told)
-            if has_failed:
-                log.event("queue.report.dropped", outgoing=message.id, sender=f"<{message.reverse_path}>")
+            await self._drop(fence, told)
             return
         if is_bounce and await self._tell(fence, told, message.report_to, Origin.REPORT):
             return
         # RFC 5321 §6.1: what cannot be returned is for the postmaster to see
-        if not await self._tell(fence, told, "", Origin.DOUBLE_BOUNCE):
-            await self._store.write(0, outbox.report_done, fence, told)
-            log.event("queue.report.dropped", outgoing=message.id, sender=f"<{message.reverse_path}>")
+        if not has_failed or not await self._tell(fence, told, "", Origin.DOUBLE_BOUNCE):
+            await self._drop(fence, told)
 
     async def _tell(self, fence: Fence, told: Reports, address: str, origin: Origin) -> bool:
-        """Report to the address (`""`: the postmaster); False when it takes nothing."""
+        """Report to the address (`""`: the postmaster); False when it takes nothing.
+
+        Raises:
+            _LaterError: nobody is there to take it yet.
+        """
         try:
             target = await self._target(address)
-        except (Refusal, TryLater, AddressError) as error:
+        except TryLater as error:  # of the directory: there is no account that could be postmaster
+            raise _LaterError(error.reason) from None
+        except (Refusal, AddressError) as error:
             log.event("queue.report.refused", outgoing=told.message.id, to=address or "postmaster", reason=error)
             return False
         now = int(clock.now_s())
         message_id = f"<{now:x}.{clock.token_hex(10)}@{self._hostname}>"
-        text = await self._compose(told, target.address, message_id, now, takes_utf8=bool(target.accounts))
+        is_returned = origin is Origin.REPORT
+        report = await self._report_of(told, target, message_id, now, is_returned=is_returned)
+        token = clock.token_hex()
+        if len(told.recipients) > COMPOSED_INLINE_MAX:
+            text = await asyncio.to_thread(dsn.compose, report, boundary_token=token)
+        else:
+            text = dsn.compose(report, boundary_token=token)
         incoming = self._intake.open()
         new: NewMessage | None = None
         try:
@@ -105,10 +157,14 @@ class Reporter:
             recipients=(target.address,),
             facts={"role": origin.value, "about": told.message.trail_id, "size": new.blob.size},
         )
-        arrival = await self._submitter.arrival(Envelope(origin=origin, reverse_path=""), (target,), trail)
+        # RFC 8689 §5: a bounce is protected as its message was
+        envelope = Envelope(origin=origin, reverse_path="", requires_tls=told.message.requires_tls)
+        arrival = await self._submitter.arrival(envelope, (target,), trail)
+        is_long = len(told.recipients) > ROWS_INLINE_MAX
         try:
-            await self._store.write(0, arrivals.accept_report, fence, told, arrival, new, now)
+            await self._store.write(0, arrivals.accept_report, fence, told, arrival, new, now, in_thread=is_long)
         except Refusal as error:
+            await local.drop(self._store, (new,))
             log.event("queue.report.refused", outgoing=told.message.id, to=target.address, reason=error)
             return False
         log.event("queue.reported", outgoing=told.message.id, id=name, to=f"<{target.address}>", message_id=message_id)
@@ -121,32 +177,37 @@ class Reporter:
         )
         return target
 
-    async def _compose(self, told: Reports, to: str, message_id: str, now: int, *, takes_utf8: bool) -> bytes:
-        message = told.message
-        header, body = await self._original(message)
-        report = Report(
+    async def _report_of(
+        self, told: Reports, target: Target, message_id: str, now: int, *, is_returned: bool
+    ) -> Report:
+        message, to = told.message, target.address
+        # RFC 6522 §3: the whole message goes back unless RET says otherwise. RFC 8689 §5: never of REQUIRETLS mail.
+        # The postmaster, whose it is not, sees its header.
+        is_full = is_returned and message.returns != "HDRS" and not message.requires_tls
+        header, body = await self._original(message, is_full=is_full)
+        return Report(
             reporting_host=self._hostname,
             postmaster=f"postmaster@{self._hostname}",
             sender=to if "@" in to else f"{to}@{self._hostname}",
             message_id=message_id,
-            queue_id=str(message.id),
+            queue_id=message.name or str(message.id),
             now_s=now,
             arrived_at=message.created_at,
-            recipients=tuple(self._reported(message, one) for one in told.recipients[: dsn.MAX_REPORTED_RECIPIENTS]),
+            recipients=tuple(self._reported(message, one) for one in told.recipients),
             original_header=header,
             original_body=body,
-            returns_full=message.returns == "FULL",
+            returns_full=is_full,
             envelope_id=message.envelope_id,
             is_smtputf8=message.is_smtputf8,
-            takes_utf8=takes_utf8,
+            takes_utf8=bool(target.accounts),
         )
-        return dsn.compose(report, boundary_token=clock.token_hex())
 
-    async def _original(self, message: Outgoing) -> tuple[bytes, bytes | None]:
-        """Header and body of the message; no body where it is large, or cannot be read."""
+    async def _original(self, message: Outgoing, *, is_full: bool) -> tuple[bytes, bytes | None]:
+        """Header and body of the message; no body where it is not wanted, is large, or cannot be read."""
         try:
             blob = await self._store.read(message.account_id, blobs.load, message.blob_id)
-            stop = blob.size if blob.size <= dsn.MAX_RETURNED_BYTES else message.header_size
+            header_stop = min(message.header_size, dsn.MAX_RETURNED_BYTES)
+            stop = blob.size if is_full and blob.size <= dsn.MAX_RETURNED_BYTES else header_stop
             data = b"".join([chunk async for chunk in self._store.blobs.open(blob, 0, stop)])
         except Corrupt as error:
             log.event("queue.message.damaged", outgoing=message.id, detail=error)
@@ -168,3 +229,8 @@ class Reporter:
             if action is Action.DELAYED
             else None,
         )
+
+
+def _since(told: Reports) -> int:
+    """When the latest of the recipients came to its end."""
+    return max(one.next_at if one.last_at is None else one.last_at for one in told.recipients)

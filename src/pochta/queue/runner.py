@@ -5,20 +5,25 @@ Theory of operation
 `run(fence)` is work under the lease `outbox.LEASE`. The dispatcher asks the store which destinations are due and gives
 each a *deliverer*, as long as there are free connections. A deliverer claims a few recipients (in turn for each
 sender), has them sent one message after the other over one connection, settles each, and claims again; when its
-destination has nobody due, or others wait for its place, it ends. A destination that goes well gets more deliverers,
-one for each full claim, up to its limit; one that cannot be reached is left with none until its back-off ends.
+destination has nobody due, or others wait for its place, it ends. A destination gets more deliverers, up to its
+limit: one for each full claim, and one whenever somebody is due beside those under way. One that cannot be reached is
+left with none until its back-off ends, and whatever was due there counts as tried.
 
 What may be lost: nothing. A claim is a state of a row; a dead runner's claims are taken back by `take_over`. What may
 happen twice: a server has said 250, and we die before the settling is durable. Nothing else lies between the two: the
-settling is queued in the very step that has read the reply, and is one durable commit (shared with others). A runner
-that has lost its lease without knowing (a machine that slept) begins no further transaction: `is_held` is asked first.
+settling is queued in the very step that has read the reply, and is one durable commit (shared with others). A message
+that needs several transactions is settled after each. A runner that has lost its lease without knowing (a machine that
+slept) begins no further transaction: `is_held` is asked first.
+
+What goes wrong at one message (damaged bytes, a bug of ours) is that message's alone: it is put off like one that the
+other server deferred. What goes wrong at the store (a full disk) rests the whole for RESTS_S, or claims would spin.
 
 Time is `clock.now_s`; sleeping is only a way not to ask the store all the time, and `wake` ends it.
 """
 
 import asyncio
-from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections import Counter, deque
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from typing import Any, Final, Protocol, TypeVarTuple
 
@@ -29,11 +34,11 @@ from pochta.queue.attempt import Attempts, Job, Outcome, jobs_of
 from pochta.queue.late import LateDeliveries
 from pochta.queue.reports import Reporter
 from pochta.queue.schedule import Schedule, back_off
-from pochta.queue.settling import settle
+from pochta.queue.settling import Fate, settle
 from pochta.store import outbox
 from pochta.store.hints import ANYTHING
 from pochta.store.leases import Fence, LeaseLost
-from pochta.store.outbox import LOCAL, NEWS, Claim, Reached, Settled
+from pochta.store.outbox import LOCAL, NEWS, Claim, Reached, Recipient, Settled
 from pochta.store.store import Store
 from pochta.store.tx import Hint, Tx
 
@@ -44,7 +49,10 @@ CLAIM_ACCOUNTS: Final = 10  # senders that one claim serves
 CLAIM_ROWS: Final = 10  # recipients of each of them; 100 rows are claimed in about 3 ms of the lane
 CLAIMS_A_TURN: Final = 5  # after which a deliverer gives its place to a destination that waits
 ASK_EVERY_S: Final = 5.0  # a lost hint costs so much at the most
+LOOK_AGAIN_S: Final = 0.05
+RESTS_S: Final = 5.0
 SETTLE_AGAIN_S: Final = 5.0
+SETTLE_STOP_S: Final = 3.0  # for what was settled to reach the disk, after STOP_S
 STOP_S: Final = 20.0  # for transactions under way to end when the server stops; the supervisor waits 30
 TIDY_EVERY_S: Final = 3600
 FORGET_DESTINATION_S: Final = 86_400
@@ -88,24 +96,32 @@ class Runner:
         self._turn = 0
         self._is_waiting = False  # somebody waits for a place
         self._is_stopping = False
+        self._is_resting = False
+        self._is_looking = False
+        self._is_reporting = False
+        self._lost: LeaseLost | None = None
         self._woken = asyncio.Event()
+        self._owes = asyncio.Event()  # reports, perhaps
         self._deliverers: set[asyncio.Task[None]] = set()
+        self._settling: set[asyncio.Future[None]] = set()
 
     def hear(self, hints: list[Hint]) -> None:
         """The store has changed; to be subscribed to its hints."""
         for hint in hints:
             if hint.account_id == NEWS or hint == ANYTHING:
-                self._woken.set()
+                self.wake()
                 return
 
     def wake(self) -> None:
         """Ask the store again now."""
         self._woken.set()
+        self._owes.set()
 
     @property
     def is_idle(self) -> bool:
         """Whether nothing is under way and nobody has called for it."""
-        return not self._deliverers and not self._woken.is_set()
+        is_called = self._woken.is_set() or self._owes.is_set()
+        return not (is_called or self._deliverers or self._settling or self._is_looking or self._is_reporting)
 
     async def run(self, fence: Fence) -> None:
         """Work until cancelled.
@@ -114,14 +130,16 @@ class Runner:
             LeaseLost: another process does it now.
         """
         self._fence = fence
-        self._is_stopping = False
-        self._woken.set()
+        self._is_stopping = self._is_resting = False
+        self._lost = None
+        self.wake()
         taken = await self._store.write(0, outbox.take_over, fence, int(clock.now_s()))
         if taken:
             log.event("queue.taken_over", rows=taken)
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._dispatch(), name="queue dispatch")
+                group.create_task(self._report(), name="queue reports")
                 group.create_task(self._tidy(), name="queue tidy")
         finally:
             await self._end_deliverers()
@@ -129,50 +147,90 @@ class Runner:
     async def _end_deliverers(self) -> None:
         """Transactions under way end by themselves, so that nothing is sent twice; the rest is cut."""
         self._is_stopping = True
-        if self._deliverers:
-            await asyncio.wait(self._deliverers, timeout=STOP_S)
-        for task in self._deliverers:
-            task.cancel()
-        await asyncio.gather(*self._deliverers, return_exceptions=True)
+        try:
+            if self._deliverers:
+                await asyncio.wait(self._deliverers, timeout=STOP_S)
+        finally:
+            for task in self._deliverers:
+                task.cancel()
+            if under_way := self._deliverers | self._settling:
+                await asyncio.wait(under_way, timeout=SETTLE_STOP_S)
+            for settling in self._settling:
+                settling.cancel()
 
     async def _dispatch(self) -> None:
         while True:
             self._woken.clear()
+            if self._lost is not None:
+                raise self._lost
+            self._is_looking = True
             try:
-                await self._reporter.make_due(self._fence)
-                await self._start_due()
-                wait_s = await self._until_due()
+                wait_s = await self._start_due()
             except TryLater as error:
                 log.event("queue.later", reason=error.reason)
-                wait_s = ASK_EVERY_S
+                wait_s = RESTS_S
+                self._rest()
+            finally:
+                self._is_looking = False
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait_s):
                     await self._woken.wait()
 
-    async def _until_due(self) -> float:
-        """How long nothing will be due, ASK_EVERY_S at the most."""
-        due_at = await self._store.read(0, outbox.next_due_at)
-        if due_at is None or (self._is_waiting and self._deliverers):
-            return ASK_EVERY_S
-        return min(ASK_EVERY_S, max(0.05, due_at - clock.now_s()))
+    async def _report(self) -> None:
+        while True:
+            self._owes.clear()
+            self._is_reporting = True
+            try:
+                await self._reporter.make_due(self._fence)
+            except TryLater as error:
+                log.event("queue.later", reason=error.reason)
+                await asyncio.sleep(RESTS_S)
+            finally:
+                self._is_reporting = False
+            with suppress(TimeoutError):
+                async with asyncio.timeout(ASK_EVERY_S):
+                    await self._owes.wait()
 
-    async def _start_due(self) -> None:
+    def _rest(self) -> None:
+        """Begin nothing for a while."""
+        if not self._is_resting:
+            self._is_resting = True
+            asyncio.get_running_loop().call_later(RESTS_S, self._go_on)
+
+    def _go_on(self) -> None:
+        self._is_resting = False
+        self._woken.set()
+
+    async def _start_due(self) -> float:
+        """Give each destination that is due a deliverer; for how long nothing else will be due."""
+        if self._is_resting or not self._is_held():
+            return ASK_EVERY_S
         now = int(clock.now_s())
         limit = len(self._active) + DESTINATIONS_A_LOOK
-        names = await self._store.read(0, outbox.due_destinations, now, limit)
-        names = [name for name in names if not self._active[name]]
-        names.sort(key=lambda name: self._served.get(name, 0))  # stable: among equals the longest waiting first
+        found = await self._store.read(0, outbox.due_destinations, now, limit)
+        # also one more for a destination that has some: those may be held up by a slow server or a large message
+        names = [name for name in found if self._active[name] < self._most(name)]
+        # stable: among equals the longest waiting first
+        names.sort(key=lambda name: (self._active[name], self._served.get(name, 0)))
         self._is_waiting = False
         for name in names:
             if not self._start(name):
                 self._is_waiting = True
-                return
+                return ASK_EVERY_S  # whoever ends makes room, and wakes us
+        if len(found) == limit or any(self._active[name] < self._most(name) for name in names):
+            return LOOK_AGAIN_S
+        # who is due now has all its deliverers, whose ends wake us
+        due_at = await self._store.read(0, outbox.next_due_at, now)
+        return ASK_EVERY_S if due_at is None else min(ASK_EVERY_S, max(LOOK_AGAIN_S, due_at - clock.now_s()))
+
+    def _most(self, name: str) -> int:
+        return 1 if name == LOCAL else self._per_destination
 
     def _start(self, name: str) -> bool:
         """A further deliverer for the destination, if there is a place."""
-        if self._is_stopping or len(self._deliverers) >= self._connections:
+        if self._is_stopping or self._is_resting or len(self._deliverers) >= self._connections:
             return False
-        if self._active[name] >= (1 if name == LOCAL else self._per_destination):
+        if self._active[name] >= self._most(name):
             return False
         self._active[name] += 1
         task = asyncio.get_running_loop().create_task(self._deliver(name), name=f"deliver {name}")
@@ -182,14 +240,18 @@ class Runner:
 
     def _end_of_deliverer(self, task: "asyncio.Task[None]") -> None:
         self._deliverers.discard(task)
-        self._woken.set()
+        self.wake()
         if task.cancelled():
             return
         error = task.exception()
-        if isinstance(error, TryLater):
+        if isinstance(error, LeaseLost):
+            self._lost = error
+        elif isinstance(error, TryLater):
             log.event("queue.later", reason=error.reason)
-        elif error is not None and not isinstance(error, LeaseLost):
+            self._rest()
+        elif error is not None:
             report_bug(error)
+            self._rest()
 
     async def _deliver(self, name: str) -> None:
         try:
@@ -198,18 +260,17 @@ class Runner:
                     claim = await self._claim(name)
                     if not claim.recipients:
                         return
-                    if len(claim.recipients) >= CLAIM_ROWS and name != LOCAL:
-                        self._start(name)
+                    self._turn += 1
+                    self._served[name] = self._turn
                     if name == LOCAL:
-                        await self._late.deliver(self._fence, claim)
+                        await self._deliver_late(claim)
                         continue
-                    if not await self._send_all(name, claim, sender.attempt):
-                        return
-                    if self._is_waiting or self._is_stopping:
+                    unreached = await self._send_all(name, claim, sender.attempt)
+                    if unreached is not None and self._active[name] == 1:
+                        await self._defer_due(name, unreached)
+                    if unreached is not None or self._is_waiting or self._is_stopping or not self._is_held():
                         return
         finally:
-            self._turn += 1
-            self._served[name] = self._turn
             self._active[name] -= 1
             if not self._active[name]:
                 del self._active[name]
@@ -226,45 +287,87 @@ class Runner:
             self._served.pop(name, None)
         return claim
 
-    async def _send_all(self, name: str, claim: Claim, attempt: Callable[[Job], Coroutine[Any, Any, Outcome]]) -> bool:
-        """Send what was claimed; False when the destination could not be reached, and the rest was given back.
-
-        What is settled is written behind the back of the next message, never later.
-        """
-        jobs = jobs_of(claim)
-        settling: list[asyncio.Future[None]] = []
-        done = 0
-        is_reached = True
+    async def _deliver_late(self, claim: Claim) -> None:
+        is_done = False
         try:
-            for job in jobs:
-                if self._is_stopping or not self._is_held():
-                    break
-                outcome = await attempt(job)
-                done += 1
-                settling.append(self._settle(name, job, outcome, await self._failures(name, outcome)))
-                if not outcome.is_reached:
-                    is_reached = False
-                    break
+            await self._late.deliver(self._fence, claim)
+            is_done = True
         finally:
-            rest = [(one.outgoing_id, one.n) for job in jobs[done:] for one in job.recipients]
-            if rest:
-                settling.append(self._surely(outbox.unclaim, self._fence, rest, name, int(clock.now_s())))
-            await asyncio.gather(*settling)
-        return is_reached and done == len(jobs)
+            if not is_done:  # those that were settled are claimed no more, and stay as they are
+                await self._all_of([self._give_back(LOCAL, claim.recipients)])
 
-    async def _failures(self, name: str, outcome: Outcome) -> int:
-        return 0 if outcome.is_reached else await self._store.read(0, outbox.failures_of, name)
+    async def _send_all(
+        self, name: str, claim: Claim, attempt: Callable[[Job], Coroutine[Any, Any, Outcome]]
+    ) -> Fate | None:
+        """Send what was claimed; how it went where the destination could not be reached, and the rest was given back.
+
+        What is settled is written behind the back of the next transaction, never later.
+        """
+        jobs = deque(jobs_of(claim))
+        settling: list[asyncio.Future[None]] = []
+        wants_help = len(claim.recipients) >= CLAIM_ROWS
+        unreached: Fate | None = None
+        try:
+            while jobs and unreached is None and not self._is_stopping and self._is_held():
+                outcome = await attempt(jobs[0])
+                failures = 0
+                if not outcome.is_reached:
+                    unreached = next(fate for fate in outcome.fates if fate is not None)
+                    failures = await self._store.read(0, outbox.failures_of, name)
+                job, rest = _parted(jobs.popleft(), outcome)
+                if rest.recipients:
+                    jobs.appendleft(rest)
+                settling.append(self._settle(name, job, outcome, failures))
+                if wants_help and unreached is None:
+                    wants_help = False
+                    self._start(name)
+        finally:
+            if jobs:
+                settling.append(self._give_back(name, [one for job in jobs for one in job.recipients]))
+            await self._all_of(settling)
+        return unreached
+
+    def _give_back(self, name: str, recipients: Iterable[Recipient]) -> "asyncio.Future[None]":
+        keys = [(one.outgoing_id, one.n) for one in recipients]
+        return self._surely(outbox.unclaim, self._fence, keys, name, int(clock.now_s()))
+
+    async def _defer_due(self, name: str, fate: Fate) -> None:
+        """What else is due at a destination that nobody could reach just now has the fate of the one that was tried.
+
+        So each message keeps its own schedule, is told of and given up in time; tried one by one, thousands of them
+        would outlast their days at one attempt for each back-off.
+        """
+        while not self._is_stopping and self._is_held():
+            claim = await self._claim(name)
+            if not claim.recipients:
+                return
+            failures = await self._store.read(0, outbox.failures_of, name)
+            settling = [
+                self._settle(name, job, Outcome((fate,) * len(job.recipients), False), failures)
+                for job in jobs_of(claim)
+            ]
+            await self._all_of(settling)
+
+    @staticmethod
+    async def _all_of(settling: "Sequence[asyncio.Future[None]]") -> None:
+        """Wait for what is written down; cut off ourselves, we leave it to go on (`gather` would end it)."""
+        if settling:
+            await asyncio.wait(settling)
+        for one in settling:
+            one.result()
 
     def _settle(self, name: str, job: Job, outcome: Outcome, failures: int) -> "asyncio.Future[None]":
         now = int(clock.now_s())
         settled: list[Settled] = []
-        for one, fate in zip(job.recipients, outcome.fates, strict=True):
+        fates = [fate for fate in outcome.fates if fate is not None]
+        for one, fate in zip(job.recipients, fates, strict=True):
             found = settle(self._schedule, job.message, one, fate, now=now, random=self._random())
             settled.append(found)
             log.event(
                 "queue.attempt",
                 outcome=found.step.kind,
                 outgoing=job.message.id,
+                id=job.message.name or None,
                 to=f"<{one.address}>",
                 sender=f"<{job.message.reverse_path}>",
                 host=fate.host,
@@ -272,7 +375,7 @@ class Runner:
                 reply=fate.line,
                 attempt=one.attempts + 1,
             )
-        last = outcome.fates[-1]
+        last = fates[-1]
         until = 0 if outcome.is_reached else now + back_off(failures + 1, self._random())
         reached = Reached(name, now, last.host, last.line, until)
         return self._surely(outbox.settle, self._fence, name, tuple(settled), reached)
@@ -291,11 +394,28 @@ class Runner:
                     await asyncio.sleep(SETTLE_AGAIN_S)
                 writing = self._store.write(0, fn, *args)
 
-        return asyncio.ensure_future(until_done())
+        made = asyncio.ensure_future(until_done())
+        self._settling.add(made)
+        made.add_done_callback(self._end_of_settling)
+        return made
+
+    def _end_of_settling(self, made: "asyncio.Future[None]") -> None:
+        self._settling.discard(made)
+        self._owes.set()
+        if not made.cancelled() and isinstance(error := made.exception(), LeaseLost):
+            self._lost = error
 
     async def _tidy(self) -> None:
         while True:
             cutoff = int(clock.now_s()) - FORGET_DESTINATION_S
             with suppress(TryLater):
-                await self._store.write(0, outbox.forget_destinations, cutoff)
+                while await self._store.write(0, outbox.forget_destinations, cutoff) == outbox.FORGOTTEN_AT_ONCE:
+                    pass
             await asyncio.sleep(TIDY_EVERY_S)
+
+
+def _parted(job: Job, outcome: Outcome) -> tuple[Job, Job]:
+    """The job as far as it was decided, and the rest."""
+    done = tuple(one for one, fate in zip(job.recipients, outcome.fates, strict=True) if fate is not None)
+    rest = tuple(one for one, fate in zip(job.recipients, outcome.fates, strict=True) if fate is None)
+    return Job(job.message, done), Job(job.message, rest)

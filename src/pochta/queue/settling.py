@@ -41,7 +41,9 @@ class Fate:
     def line(self) -> str:
         """The reply on one line."""
         text = " ".join(self.reply.text.split())
-        return " ".join(part for part in (str(self.reply.code), self.reply.enhanced, text) if part)[:REPLY_MAX]
+        line = " ".join(part for part in (str(self.reply.code), self.reply.enhanced, text) if part)[:REPLY_MAX]
+        # no backend takes a lone surrogate, PostgreSQL no NUL: what a server says must not keep its row from settling
+        return line.replace("\0", "").encode("utf-8", "replace").decode()
 
 
 def fate_of(reply: Reply, host: str, *, reports_itself: bool = False, tls: str = "") -> Fate:
@@ -57,12 +59,12 @@ def settle(
     schedule: Schedule, message: Outgoing, recipient: Recipient, fate: Fate, *, now: int, random: float
 ) -> Settled:
     """What the store is to write down."""
-    end, reply = fate.end, fate
+    end = fate.end
     deadline = message.deliver_by_at if message.deliver_by_mode == "R" else None
     if end is End.DEFERRED and times.has_expired(
         schedule, first_at=message.created_at, now=now, deliver_by_at=deadline
     ):
-        # RFC 3463 §3.5: X.4.7, delivery time expired
+        # RFC 3463 §3.5: the code of the actual problem rather than X.4.7, so the reply stays what it is
         end = End.FAILED
     if end is End.DEFERRED:
         return _deferred(schedule, message, recipient, fate, now, random)
@@ -74,7 +76,7 @@ def settle(
         owed = Owed.RELAYED
     kind = "sent" if end is End.DELIVERED else "failed" if fate.end is End.FAILED else "expired"
     state = State.ENDED if owed is not Owed.NOTHING else None
-    return _settled(message, recipient, fate, state, owed, kind, next_at=now, now=now, reply=reply.line)
+    return _settled(message, recipient, fate, state, owed, kind, next_at=now, now=now, reply=fate.line)
 
 
 def _deferred(

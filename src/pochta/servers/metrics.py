@@ -115,6 +115,7 @@ def _lines(server: ServerFigures) -> Iterator[str]:
     yield from _metric("disk_min_free_bytes", "gauge", "Free space below which mail waits.", server.min_free_bytes)
     yield from _metric("view_memory_bytes", "gauge", "Views of selected mailboxes.", server.view_memory_bytes)
     yield from _metric("spool_memory_bytes", "gauge", "Messages being received.", server.spool_memory_bytes)
+    yield from _metric("queue_destinations", "gauge", "Destinations that mail waits for.", server.queue_destinations)
 
 
 def _help(name: str) -> str:

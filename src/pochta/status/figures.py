@@ -37,7 +37,10 @@ class LoopLagFigures(Struct, frozen=True, kw_only=True):
 
 
 class WorkerFigures(Struct, frozen=True, kw_only=True):
-    """One worker's answer on its status socket. `connections` is by protocol, open now; `counters` since the start."""
+    """One worker's answer on its status socket. `connections` is by protocol, open now; `counters` since the start.
+
+    `queue_destinations`: those that mail waits for.
+    """
 
     pid: int
     worker: int
@@ -54,6 +57,8 @@ class WorkerFigures(Struct, frozen=True, kw_only=True):
     view_memory_bytes: int
     spool_memory_bytes: int
     lease_holder: str | None
+    queue_holder: str | None
+    queue_destinations: int
 
 
 class ServerFigures(Struct, frozen=True, kw_only=True):
@@ -73,6 +78,8 @@ class ServerFigures(Struct, frozen=True, kw_only=True):
     view_memory_bytes: int
     spool_memory_bytes: int
     lease_holder: str | None
+    queue_holder: str | None
+    queue_destinations: int
 
 
 class Status(Struct, frozen=True, kw_only=True):
@@ -119,6 +126,8 @@ def together(workers: Sequence[WorkerFigures]) -> ServerFigures | None:
         view_memory_bytes=sum(one.view_memory_bytes for one in workers),
         spool_memory_bytes=sum(one.spool_memory_bytes for one in workers),
         lease_holder=next((one.lease_holder for one in workers if one.lease_holder), None),
+        queue_holder=next((one.queue_holder for one in workers if one.queue_holder), None),
+        queue_destinations=max(one.queue_destinations for one in workers),
     )
 
 

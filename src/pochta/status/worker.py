@@ -20,7 +20,7 @@ from pochta import clock
 from pochta.net.accept import Acceptor
 from pochta.net.listen import BoundListener
 from pochta.status.figures import LaneFigures, ListenerFigures, LoopLagFigures, WorkerFigures, percentile
-from pochta.store import leases, sqlite
+from pochta.store import leases, outbox, sqlite
 from pochta.store.store import Store
 
 SUFFIX: Final = ".status"
@@ -88,6 +88,8 @@ async def measure(sources: Sources, listeners: tuple[ListenerFigures, ...]) -> W
         view_memory_bytes=sources.views.memory_bytes,
         spool_memory_bytes=sources.spool.memory_bytes,
         lease_holder=await store.read(0, leases.holder_of, leases.BACKGROUND, int(clock.now_s())),
+        queue_holder=await store.read(0, leases.holder_of, outbox.LEASE, int(clock.now_s())),
+        queue_destinations=await store.read(0, outbox.waiting_destinations),
     )
 
 

@@ -4,7 +4,7 @@ For each recipient a placement, a row of the queue, or a report that is owed; an
 becomes of a mailbox that turns out to be full; refuses to know who may send what to whom.
 """
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from pochta.errors import Refusal, RefusalCode
 from pochta.store import blobs, messages, outbox, trails
@@ -14,8 +14,9 @@ from pochta.store.outbox import NewOutgoing, NewRecipient, Owed
 from pochta.store.trails import NewTrail
 from pochta.store.tx import Tx
 
-FULL_REPLY = "552 5.2.2 The mailbox is full"
-DELIVERED_REPLY = "250 2.1.5 Delivered"
+FULL_REPLY: Final = "552 5.2.2 The mailbox is full"
+GONE_REPLY: Final = "550 5.1.1 There is no such user here any more"
+DELIVERED_REPLY: Final = "250 2.1.5 Delivered"
 
 
 class LocalRecipient(NamedTuple):
@@ -62,7 +63,7 @@ def accept(tx: Tx, arrival: Arrival, new: NewMessage, now: int, trail_id: int | 
     blob_id = blobs.insert(tx, new.blob, new.received_at)
     failed = _place(tx, arrival, blob_id, new)
     owed = [
-        NewRecipient(outbox.LOCAL, one.address, one.original, one.notify, Owed.FAILED, FULL_REPLY)
+        NewRecipient(outbox.LOCAL, one.address, one.original, one.notify, Owed.FAILED, failed[one.address])
         for one in arrival.locals
         if one.address in failed
     ] + [
@@ -82,8 +83,8 @@ def accept(tx: Tx, arrival: Arrival, new: NewMessage, now: int, trail_id: int | 
     return Taken(trail_id, ids, tuple(failed))
 
 
-def _place(tx: Tx, arrival: Arrival, blob_id: int, new: NewMessage) -> set[str]:
-    """Put the message into the mailboxes; the addresses that it could not be placed for."""
+def _place(tx: Tx, arrival: Arrival, blob_id: int, new: NewMessage) -> dict[str, str]:
+    """Put the message into the mailboxes; the addresses that it could not be placed for, and what is said of them."""
     roles: dict[int, str] = {}
     for one in arrival.locals:
         for account_id in one.account_ids:
@@ -97,12 +98,17 @@ def _place(tx: Tx, arrival: Arrival, blob_id: int, new: NewMessage) -> set[str]:
                 raise
             failed[account_id] = error
     if not failed:
-        return set()
+        return {}
     envelope = arrival.envelope
     has_others = len(failed) < len(roles) or bool(arrival.outgoing)
     if not has_others or not (envelope.may_bounce and envelope.report_to):
         raise next(iter(failed.values()))
-    return {one.address for one in arrival.locals if not failed.keys().isdisjoint(one.account_ids)}
+    replies = {one: GONE_REPLY if error.code is RefusalCode.NOT_FOUND else FULL_REPLY for one, error in failed.items()}
+    return {
+        one.address: next(replies[account_id] for account_id in one.account_ids if account_id in replies)
+        for one in arrival.locals
+        if not failed.keys().isdisjoint(one.account_ids)
+    }
 
 
 def accept_report(tx: Tx, fence: Fence, told: outbox.Reports, arrival: Arrival, new: NewMessage, now: int) -> Taken:

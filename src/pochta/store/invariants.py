@@ -186,6 +186,60 @@ _OF_ACCOUNTS: Final = {
     3: ("sending", "correspondent"),
 }
 
+# INV-9: whoever was accepted is in one state, somebody looks at it in time, and its way can be told.
+_QUEUE_RULES: Final = (
+    Rule(
+        "a message on its way has no recipient left",
+        "queue {0}",
+        "SELECT id FROM outgoing WHERE id NOT IN (SELECT outgoing_id FROM outgoing_recipient)",
+        remedy="nothing; it is in nobody's way",
+        since=3,
+    ),
+    Rule(
+        "a recipient in the queue has no message",
+        "queue {0} recipient {1}",
+        "SELECT outgoing_id, n FROM outgoing_recipient WHERE outgoing_id NOT IN (SELECT id FROM outgoing)",
+        since=3,
+    ),
+    Rule(
+        "a message on its way names bytes that do not exist, or its size is another",
+        "queue {0}",
+        "SELECT o.id FROM outgoing o LEFT JOIN blob b ON b.id = o.blob_id"
+        " WHERE b.id IS NULL OR b.size <> o.size OR o.header_size > o.size",
+        since=3,
+    ),
+    Rule(
+        "a message on its way has no trail",
+        "queue {0}",
+        "SELECT id FROM outgoing WHERE trail_id NOT IN (SELECT id FROM trail)",
+        since=3,
+    ),
+    Rule(
+        "the state of a recipient in the queue makes no sense (state, report owed)",
+        "queue {0} recipient {1}: {2} {3}",
+        "SELECT outgoing_id, n, state, report FROM outgoing_recipient WHERE state NOT IN (0, 1, 2, 3)"
+        " OR report NOT IN (0, 1, 2, 3, 4) OR (state = 3) <> (report > 1)",
+        since=3,
+    ),
+    Rule(
+        "a recipient waits at a destination that nobody will look at in time",
+        "queue {0} recipient {1}, destination {2}",
+        "SELECT r.outgoing_id, r.n, r.destination FROM outgoing_recipient r LEFT JOIN destination d"
+        " ON d.name = r.destination WHERE r.state = 0 AND (d.name IS NULL OR (d.next_at > r.next_at"
+        " AND d.next_at > d.not_before AND d.next_at > coalesce(d.last_at, 0)))",
+        remedy="`pochta queue retry --all` wakes it; then report this",
+        since=3,
+    ),
+    Rule(
+        "a step, or an address, belongs to a trail that does not exist",
+        "trail {0}",
+        "SELECT trail_id FROM trail_step WHERE trail_id NOT IN (SELECT id FROM trail) UNION"
+        " SELECT trail_id FROM trail_address WHERE trail_id NOT IN (SELECT id FROM trail)",
+        remedy="nothing; it takes a little room",
+        since=3,
+    ),
+)
+
 _SHARED_RULES: Final = (
     Rule(
         "an account, or an alias, belongs to a domain that does not exist",
@@ -251,10 +305,12 @@ _SHARED_RULES: Final = (
     Rule(
         "nothing refers to the bytes any more",
         "blob {0}",
-        "SELECT id FROM blob WHERE id NOT IN (SELECT blob_id FROM message)",
+        "SELECT id FROM blob WHERE id NOT IN (SELECT blob_id FROM message) AND id NOT IN (SELECT blob_id FROM outgoing)",
         Severity.NOTE,
         HARMLESS,
+        since=3,
     ),
+    *_QUEUE_RULES,
     *(
         Rule(
             f"rows of `{table}` belong to an account that does not exist",

@@ -10,9 +10,13 @@ A recipient's way:
        │ hold           └───────────► ENDED (failed, or delivered and somebody wants to know: a report is owed)
        └─ HELD                           └─report─► gone
 
+HELD is also what becomes due while its sender's account is stopped: what a stolen password has left in the queue goes
+out only when somebody says so (`pochta queue release`).
+
 * A destination is where a row queues: a recipient's domain in A-labels, or `route:NAME`, or LOCAL. Whoever makes a row
   WAITING notes in `destination.next_at` when it is due; a destination that is backed off (`not_before`) is not due
-  sooner than that. A name without a row in `destination` has nobody waiting.
+  sooner than that, and one that was served goes behind others that are due (`last_at`). So a WAITING row is looked at
+  by the latest of the three. A name without a row in `destination` has nobody waiting.
 * Only the holder of the lease claims and settles: every such write checks the fence. CLAIMED rows of a dead holder
   become WAITING when the next one begins (`take_over`).
 * A message's row goes with its last recipient.
@@ -23,7 +27,7 @@ from collections.abc import Iterable, Sequence
 from enum import IntEnum
 from typing import Final, NamedTuple
 
-from pochta.store import leases, trails
+from pochta.store import leases, sending, trails
 from pochta.store.leases import Fence
 from pochta.store.tx import Row, Tx
 
@@ -32,6 +36,13 @@ NEWS: Final = -1  # the account of a hint that says: the queue has changed
 NEVER: Final = 2**53  # the next_at of a destination that nobody waits for
 LOCAL: Final = ""  # the destination of rows that are delivered here, at a later time
 PRIORITY_STEP_S: Final = 60  # one step of MT-PRIORITY is worth so much of waiting; 9 of them jump a queue of 9 minutes
+REPORTED_MAX: Final = 1000  # recipients that one report tells of, as `dsn.MAX_REPORTED_RECIPIENTS`; others wait for it
+REPORT_AFTER_S: Final = 300  # a report that could tell of more waits so long for attempts that are under way
+TOGETHER_MAX: Final = 100  # recipients of one message in one claim: one transaction's, RFC 5321 §4.5.3.1.8
+CLAIM_MAX: Final = 300  # rows of one claim: 4 ms of the lane
+LOOKS_MAX: Final = 50  # senders with nobody due that one claim passes by
+HELD_AT_ONCE: Final = 200  # rows of an account that is stopped
+FORGOTTEN_AT_ONCE: Final = 500
 
 
 class State(IntEnum):
@@ -115,6 +126,7 @@ class Outgoing(NamedTuple):
     size: int
     header_size: int
     created_at: int
+    name: str = ""  # what its trail, its Received field and the reply to its sender call it
 
 
 class Recipient(NamedTuple):
@@ -155,12 +167,15 @@ class Settled(NamedTuple):
     step: trails.Step
 
 
-_OUTGOING: Final = ", ".join(Outgoing._fields)
+# of a row called `o`
+OUTGOING_COLUMNS: Final = ", ".join(f"o.{name}" for name in Outgoing._fields[:-1]) + (
+    ", coalesce((SELECT t.name FROM trail t WHERE t.id = o.trail_id), '')"
+)
 _RECIPIENT: Final = ", ".join(Recipient._fields)
 
 
 def enqueue(tx: Tx, new: NewOutgoing, *, blob_id: int, trail_id: int, size: int, header_size: int, now: int) -> int:
-    """Put a message with its recipients into the queue; its id. Two statements for each recipient, and one."""
+    """Put a message with its recipients into the queue; its id. One statement, and one for each of them and their places."""
     row = tx.row(
         "INSERT INTO outgoing (trail_id, blob_id, account_id, origin, reverse_path, report_to, envelope_id, returns,"
         " body, is_smtputf8, requires_tls, may_bounce, priority, deliver_by_at, deliver_by_mode, size, header_size,"
@@ -173,18 +188,20 @@ def enqueue(tx: Tx, new: NewOutgoing, *, blob_id: int, trail_id: int, size: int,
     )  # fmt: skip
     assert row is not None
     outgoing_id: int = row[0]
-    next_at = max(now, new.not_before) - new.priority * PRIORITY_STEP_S
-    for n, one in enumerate(new.recipients):
-        state = State.WAITING if one.owed is Owed.NOTHING else State.ENDED
-        tx.run(
-            "INSERT INTO outgoing_recipient (outgoing_id, n, destination, account_id, address, original, notify, state,"
-            " report, delay_told, attempts, next_at, last_at, last_host, last_reply)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, ?, NULL, NULL, ?)",
+    # RFC 4865 §4: not before the time that was asked for, whatever the priority
+    next_at = max(now - new.priority * PRIORITY_STEP_S, new.not_before)
+    tx.run_many(
+        "INSERT INTO outgoing_recipient (outgoing_id, n, destination, account_id, address, original, notify, state,"
+        " report, delay_told, attempts, next_at, last_at, last_host, last_reply)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, ?, NULL, NULL, ?)",
+        [
             (
-                outgoing_id, n, one.destination, new.account_id, one.address, one.original, one.notify, int(state),
-                int(one.owed), next_at, one.last_reply,
-            ),
-        )  # fmt: skip
+                outgoing_id, n, one.destination, new.account_id, one.address, one.original, one.notify,
+                int(State.WAITING if one.owed is Owed.NOTHING else State.ENDED), int(one.owed), next_at, one.last_reply,
+            )
+            for n, one in enumerate(new.recipients)
+        ],
+    )  # fmt: skip
     note_due(tx, {one.destination for one in new.recipients if one.owed is Owed.NOTHING}, next_at)
     tx.hint(NEWS, 0)
     return outgoing_id
@@ -197,12 +214,12 @@ _LATER: Final = (
 
 def note_due(tx: Tx, destinations: Iterable[str], next_at: int) -> None:
     """See to it that the destinations are looked at by `next_at`, or when their back-off ends."""
-    for name in destinations:
-        tx.run(
-            "INSERT INTO destination (name, next_at, not_before, failures) VALUES (?, ?, 0, 0) ON CONFLICT (name)"
-            f" DO UPDATE SET next_at = {_LATER} WHERE destination.next_at > {_LATER}",
-            (name, next_at),
-        )
+    # Written even where nothing changes: on PostgreSQL `_put_off`, which did not see our rows, must collide with us.
+    tx.run_many(
+        "INSERT INTO destination (name, next_at, not_before, failures) VALUES (?, ?, 0, 0) ON CONFLICT (name) DO UPDATE"
+        f" SET next_at = CASE WHEN destination.next_at > {_LATER} THEN {_LATER} ELSE destination.next_at END",
+        [(name, next_at) for name in sorted(destinations)],
+    )
 
 
 def take_over(tx: Tx, fence: Fence, now: int) -> int:
@@ -224,10 +241,16 @@ def due_destinations(tx: Tx, now: int, limit: int) -> list[str]:
     return [row[0] for row in rows]
 
 
-def next_due_at(tx: Tx) -> int | None:
-    """When the next destination is due; None when nobody waits."""
-    row = tx.row("SELECT min(next_at) FROM destination")
+def next_due_at(tx: Tx, after: int = -(2**53)) -> int | None:
+    """When the next destination is due after that time; None when nobody waits."""
+    row = tx.row("SELECT min(next_at) FROM destination WHERE next_at > ?", (after,))
     return None if row is None or row[0] in (None, NEVER) else int(row[0])
+
+
+def waiting_destinations(tx: Tx) -> int:
+    """How many destinations somebody waits for. Reads every destination."""
+    row = tx.row("SELECT count(*) FROM destination WHERE next_at < ?", (NEVER,))
+    return 0 if row is None else int(row[0])
 
 
 def failures_of(tx: Tx, name: str) -> int:
@@ -247,80 +270,124 @@ class Claim(NamedTuple):
 def claim(tx: Tx, fence: Fence, name: str, after_account: int, now: int, *limits: int) -> Claim:
     """Claim due recipients of a destination, in turn for each sender: `limits` are accounts, rows for each of them.
 
-    Senders take turns from `after_account` on, so that one with a million recipients does not keep others waiting. A
-    destination that nobody is due for is put off until somebody is.
+    Senders take turns from `after_account` on, so that one with a million recipients does not keep others waiting. Who
+    gets the same message at the same destination is claimed with it. A destination that nobody is due for is put off
+    until somebody is. What an account that is stopped has due is held.
 
     Raises:
         LeaseLost.
     """
     leases.check_fence(tx, *fence)
     accounts_max, rows_max = limits
-    keys = [
-        (row[0], row[1])
-        for account_id in _accounts_in_turn(tx, name, after_account, now, accounts_max)
-        for row in tx.rows(
-            "SELECT outgoing_id, n FROM outgoing_recipient WHERE destination = ? AND account_id = ? AND state = 0"
-            " AND next_at <= ? ORDER BY next_at LIMIT ?",
-            (name, account_id, now, rows_max),
-        )
-    ]
+    accounts, after = _accounts_in_turn(tx, name, after_account, now, accounts_max)
+    keys: dict[tuple[int, int], None] = {}
+    for account_id in accounts:
+        if account_id and sending.stopped(tx, account_id) is not None:
+            _hold_due(tx, name, account_id, now)
+        elif len(keys) < CLAIM_MAX:
+            keys |= dict.fromkeys(_due_of(tx, name, account_id, now, rows_max))
+            after = account_id
     if not keys:
         _put_off(tx, name)
-        return Claim((), (), after_account)
+        return Claim((), (), after)
     tx.run_many("UPDATE outgoing_recipient SET state = 1 WHERE outgoing_id = ? AND n = ?", keys)
-    messages = _messages(tx, {outgoing_id for outgoing_id, _ in keys})
-    recipients = tuple(_recipient(tx, *key) for key in keys)
-    return Claim(messages, recipients, recipients[-1].account_id)
+    messages = _messages(tx, dict.fromkeys(outgoing_id for outgoing_id, _ in keys))
+    return Claim(messages, tuple(_recipient(tx, *key) for key in keys), after)
 
 
-def _accounts_in_turn(tx: Tx, name: str, after: int, now: int, limit: int) -> list[int]:
-    """Up to `limit` accounts with somebody due, from the first above `after` on, and around to it."""
+def _accounts_in_turn(tx: Tx, name: str, after: int, now: int, limit: int) -> tuple[list[int], int]:
+    """Up to `limit` accounts with somebody due, from the first above `after` on, and around to it; the last one seen.
+
+    Bounded: past LOOKS_MAX senders with nobody due, whoever waits longest of all is found by the time alone.
+    """
     found: list[int] = []
+    looks = LOOKS_MAX
+    last = after
     for start, stop in ((after, None), (-1, after)):
-        account: int | None = start
-        while len(found) < limit and account is not None:
-            account = _next_account(tx, name, account, now)
-            if account is None or (stop is not None and account > stop):
+        if len(found) == limit or not looks:
+            break
+        last = start
+        while len(found) < limit and looks:
+            row = tx.row(
+                "SELECT account_id, next_at FROM outgoing_recipient WHERE destination = ? AND state = 0"
+                " AND account_id > ? ORDER BY account_id, next_at LIMIT 1",
+                (name, last),
+            )
+            if row is None or (stop is not None and row[0] > stop):
                 break
-            found.append(account)
-    return found
+            last = row[0]
+            if row[1] <= now:
+                found.append(last)
+            else:
+                looks -= 1
+    if not found:
+        row = _longest_waiting(tx, name)
+        found = [row[0]] if row is not None and row[1] <= now else []
+    return found, last
 
 
-def _next_account(tx: Tx, name: str, after: int, now: int) -> int | None:
-    """The first account above `after` with somebody due at the destination."""
-    while True:
-        row = tx.row(
-            "SELECT account_id, next_at FROM outgoing_recipient WHERE destination = ? AND state = 0"
-            " AND account_id > ? ORDER BY account_id, next_at LIMIT 1",
-            (name, after),
+def _longest_waiting(tx: Tx, name: str) -> Row | None:
+    """(account_id, next_at)"""
+    return tx.row(
+        "SELECT account_id, next_at FROM outgoing_recipient WHERE destination = ? AND state = 0"
+        " ORDER BY next_at LIMIT 1",
+        (name,),
+    )
+
+
+def _due_of(tx: Tx, name: str, account_id: int, now: int, limit: int) -> list[tuple[int, int]]:
+    """The (outgoing_id, n) of a sender that are due longest, and of those who get the same messages there."""
+    rows = tx.rows(
+        "SELECT outgoing_id, n FROM outgoing_recipient WHERE destination = ? AND account_id = ? AND state = 0"
+        " AND next_at <= ? ORDER BY next_at LIMIT ?",
+        (name, account_id, now, limit),
+    )
+    keys: dict[tuple[int, int], None] = {}
+    for outgoing_id in dict.fromkeys(row[0] for row in rows):
+        if len(keys) >= TOGETHER_MAX:
+            break
+        # RFC 5321 §4.5.4.1: one copy for all recipients at a host
+        together = tx.rows(
+            "SELECT outgoing_id, n FROM outgoing_recipient WHERE outgoing_id = ? AND destination = ? AND state = 0"
+            " AND next_at <= ? ORDER BY n LIMIT ?",
+            (outgoing_id, name, now, TOGETHER_MAX),
         )
-        if row is None:
-            return None
-        if row[1] <= now:
-            return int(row[0])
-        after = row[0]
+        keys |= dict.fromkeys((row[0], row[1]) for row in together)
+    return list(keys)
+
+
+def _hold_due(tx: Tx, name: str, account_id: int, now: int) -> None:
+    rows = tx.rows(
+        "SELECT r.outgoing_id, r.n, r.address, o.trail_id FROM outgoing_recipient r JOIN outgoing o"
+        " ON o.id = r.outgoing_id WHERE r.destination = ? AND r.account_id = ? AND r.state = 0 AND r.next_at <= ?"
+        " ORDER BY r.next_at LIMIT ?",
+        (name, account_id, now, HELD_AT_ONCE),
+    )
+    tx.run_many("UPDATE outgoing_recipient SET state = 2 WHERE outgoing_id = ? AND n = ?", [row[:2] for row in rows])
+    for row in rows:
+        trails.add_step(tx, row[3], trails.Step(now, "held", row[2], '{"reply":"the sending account is stopped"}'))
 
 
 def _put_off(tx: Tx, name: str) -> None:
-    row = tx.row("SELECT min(next_at) FROM outgoing_recipient WHERE destination = ? AND state = 0", (name,))
-    next_at = NEVER if row is None or row[0] is None else row[0]
+    row = _longest_waiting(tx, name)
+    next_at = NEVER if row is None else row[1]
     tx.run(
         "UPDATE destination SET next_at = CASE WHEN not_before > ? THEN not_before ELSE ? END WHERE name = ?",
         (next_at, next_at, name),
     )
 
 
-def _messages(tx: Tx, ids: set[int]) -> tuple[Outgoing, ...]:
+def _messages(tx: Tx, ids: Iterable[int]) -> tuple[Outgoing, ...]:
     found = []
     for outgoing_id in ids:
-        row = tx.row(f"SELECT {_OUTGOING} FROM outgoing WHERE id = ?", (outgoing_id,))
+        row = tx.row(f"SELECT {OUTGOING_COLUMNS} FROM outgoing o WHERE o.id = ?", (outgoing_id,))
         assert row is not None
         found.append(as_outgoing(row))
     return tuple(found)
 
 
 def as_outgoing(row: Row) -> Outgoing:
-    """A row with the columns of `Outgoing`."""
+    """A row with OUTGOING_COLUMNS."""
     found = Outgoing(*row)
     return found._replace(
         is_smtputf8=bool(found.is_smtputf8), requires_tls=bool(found.requires_tls), may_bounce=bool(found.may_bounce)
@@ -352,26 +419,33 @@ class Reached(NamedTuple):
 def settle(tx: Tx, fence: Fence, name: str, outcomes: Sequence[Settled], reached: Reached | None) -> None:
     """Write down what attempts at the destination `name` came to. Three statements for a recipient that is done with.
 
+    Rows that are claimed no more are left alone: a commit that failed may have become durable all the same, and is
+    tried again.
+
     Raises:
         LeaseLost: nothing is written; whoever holds the lease now tries them again.
     """
     leases.check_fence(tx, *fence)
-    done: set[int] = set()
+    done: dict[int, None] = {}
     for one in outcomes:
         if one.state is None:
-            tx.run("DELETE FROM outgoing_recipient WHERE outgoing_id = ? AND n = ?", (one.outgoing_id, one.n))
-            done.add(one.outgoing_id)
+            is_ours = tx.run(
+                "DELETE FROM outgoing_recipient WHERE outgoing_id = ? AND n = ? AND state = 1", (one.outgoing_id, one.n)
+            )
+            done[one.outgoing_id] = None
         else:
-            tx.run(
-                "UPDATE outgoing_recipient SET state = ?, report = CASE WHEN ? > report THEN ? ELSE report END,"
-                " attempts = attempts + 1, next_at = ?, last_at = ?, last_host = ?, last_reply = ?"
-                " WHERE outgoing_id = ? AND n = ?",
+            owed = int(one.owed)
+            is_ours = tx.run(
+                "UPDATE outgoing_recipient SET state = ?, report = CASE WHEN ? > report AND (? <> 1 OR delay_told = 0)"
+                " THEN ? ELSE report END, attempts = attempts + 1, next_at = ?, last_at = ?, last_host = ?,"
+                " last_reply = ? WHERE outgoing_id = ? AND n = ? AND state = 1",
                 (
-                    int(one.state), int(one.owed), int(one.owed), one.next_at, one.at, one.host, one.reply,
+                    int(one.state), owed, owed, owed, one.next_at, one.at, one.host, one.reply,
                     one.outgoing_id, one.n,
                 ),
             )  # fmt: skip
-        trails.add_step(tx, one.trail_id, one.step)
+        if is_ours:
+            trails.add_step(tx, one.trail_id, one.step)
     for outgoing_id in done:
         forget_if_done(tx, outgoing_id)
     if reached is not None:
@@ -391,21 +465,32 @@ def forget_if_done(tx: Tx, outgoing_id: int) -> None:
 
 def _note_reached(tx: Tx, reached: Reached) -> None:
     name, at, host, reply, until = reached
+    if not until:
+        # it is looked at again at once where it was backed off, and goes behind others that are due
+        tx.run(
+            "UPDATE destination SET failures = 0, next_at = CASE WHEN next_at < ? OR not_before > ? THEN ? ELSE next_at"
+            " END, not_before = 0, last_at = ?, last_host = ?, last_reply = ? WHERE name = ?",
+            (at, at, at, at, host, reply, name),
+        )
+        return
+    # Connections that fail together are one failure: who comes second leaves the back-off as it is.
     tx.run(
-        "UPDATE destination SET failures = CASE WHEN ? > 0 THEN failures + 1 ELSE 0 END, not_before = ?,"
-        " next_at = CASE WHEN next_at < ? THEN ? ELSE next_at END, last_at = ?, last_host = ?, last_reply = ?"
-        " WHERE name = ?",
-        (until, until, until, until, at, host, reply, name),
+        "UPDATE destination SET failures = CASE WHEN not_before > ? THEN failures ELSE failures + 1 END,"
+        " next_at = CASE WHEN not_before > ? OR next_at > ? THEN next_at ELSE ? END,"
+        " not_before = CASE WHEN not_before > ? THEN not_before ELSE ? END,"
+        " last_at = ?, last_host = ?, last_reply = ? WHERE name = ?",
+        (at, at, until, until, at, until, at, host, reply, name),
     )
 
 
-def forget_destinations(tx: Tx, cutoff: int) -> int:
-    """Forget destinations that nobody waits for and that were last tried at or before `cutoff`; how many."""
+def forget_destinations(tx: Tx, cutoff: int, limit: int = FORGOTTEN_AT_ONCE) -> int:
+    """Forget up to `limit` destinations that nobody waits for, last tried at or before `cutoff`; how many."""
     return tx.run(
-        "DELETE FROM destination WHERE next_at = ? AND coalesce(last_at, 0) <= ? AND NOT EXISTS (SELECT 1 FROM"
-        " outgoing_recipient r WHERE r.destination = destination.name AND r.state = 0)"
-        " AND NOT EXISTS (SELECT 1 FROM outgoing_recipient r WHERE r.state = 1 AND r.destination = destination.name)",
-        (NEVER, cutoff),
+        "DELETE FROM destination WHERE name IN (SELECT d.name FROM destination d WHERE d.next_at = ?"
+        " AND coalesce(d.last_at, 0) <= ? AND NOT EXISTS (SELECT 1 FROM outgoing_recipient r"
+        " WHERE r.destination = d.name AND r.state = 0) AND NOT EXISTS (SELECT 1 FROM outgoing_recipient r"
+        " WHERE r.state = 1 AND r.destination = d.name) LIMIT ?)",
+        (NEVER, cutoff, limit),
     )
 
 
@@ -427,22 +512,28 @@ class Reports(NamedTuple):
     recipients: tuple[Recipient, ...]
 
 
-def reports_due(tx: Tx, limit: int) -> list[Reports]:
-    """Messages with reports owed and no attempt under way, so that one report tells of all."""
+def reports_due(tx: Tx, now: int, after: int, limit: int) -> list[int]:
+    """Messages above `after` with reports owed; while attempts are under way, they wait a while for what comes of it.
+
+    `report_of` tells the rest.
+    """
     rows = tx.rows(
-        "SELECT DISTINCT outgoing_id FROM outgoing_recipient WHERE report > 0 AND NOT EXISTS (SELECT 1 FROM"
-        " outgoing_recipient c WHERE c.outgoing_id = outgoing_recipient.outgoing_id AND c.state = 1)"
-        " ORDER BY outgoing_id LIMIT ?",
-        (limit,),
+        "SELECT DISTINCT outgoing_id FROM outgoing_recipient r WHERE report > 0 AND outgoing_id > ? AND (NOT EXISTS"
+        " (SELECT 1 FROM outgoing_recipient c WHERE c.outgoing_id = r.outgoing_id AND c.state = 1)"
+        " OR (state <> 1 AND coalesce(last_at, next_at) <= ?)) ORDER BY outgoing_id LIMIT ?",
+        (after, now - REPORT_AFTER_S, limit),
     )
-    found = []
-    for (outgoing_id,) in rows:
-        recipients = tx.rows(
-            f"SELECT {_RECIPIENT} FROM outgoing_recipient WHERE outgoing_id = ? AND report > 0 ORDER BY n",
-            (outgoing_id,),
-        )
-        found.append(Reports(_messages(tx, {outgoing_id})[0], tuple(map(as_recipient, recipients))))
-    return found
+    return [row[0] for row in rows]
+
+
+def report_of(tx: Tx, outgoing_id: int) -> Reports | None:
+    """What is to be reported of a message, REPORTED_MAX recipients at once; None: nothing any more. Two statements."""
+    rows = tx.rows(
+        f"SELECT {_RECIPIENT} FROM outgoing_recipient WHERE outgoing_id = ? AND report > 0 AND state <> 1 ORDER BY n"
+        " LIMIT ?",
+        (outgoing_id, REPORTED_MAX),
+    )
+    return Reports(_messages(tx, (outgoing_id,))[0], tuple(map(as_recipient, rows))) if rows else None
 
 
 def report_done(tx: Tx, fence: Fence, told: Reports) -> None:
@@ -452,14 +543,12 @@ def report_done(tx: Tx, fence: Fence, told: Reports) -> None:
         LeaseLost.
     """
     leases.check_fence(tx, *fence)
-    for one in told.recipients:
-        if one.state is State.ENDED:
-            tx.run("DELETE FROM outgoing_recipient WHERE outgoing_id = ? AND n = ?", (one.outgoing_id, one.n))
-        else:
-            # what has come to be owed meanwhile stays owed
-            tx.run(
-                "UPDATE outgoing_recipient SET report = 0, delay_told = 1"
-                " WHERE outgoing_id = ? AND n = ? AND report = ?",
-                (one.outgoing_id, one.n, int(one.report)),
-            )
+    ended = [(one.outgoing_id, one.n) for one in told.recipients if one.state is State.ENDED]
+    tx.run_many("DELETE FROM outgoing_recipient WHERE outgoing_id = ? AND n = ?", ended)
+    # what has come to be owed meanwhile stays owed
+    tx.run_many(
+        "UPDATE outgoing_recipient SET report = 0, delay_told = 1 WHERE outgoing_id = ? AND n = ? AND report = ?"
+        " AND state <> 3",
+        [(one.outgoing_id, one.n, int(one.report)) for one in told.recipients if one.state is not State.ENDED],
+    )
     forget_if_done(tx, told.message.id)

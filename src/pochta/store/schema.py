@@ -334,6 +334,7 @@ CREATE TABLE outgoing_recipient (
   PRIMARY KEY (outgoing_id, n)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX outgoing_due ON outgoing_recipient (destination, account_id, next_at) WHERE state = 0;
+CREATE INDEX outgoing_next ON outgoing_recipient (destination, next_at) WHERE state = 0;
 CREATE INDEX outgoing_claimed ON outgoing_recipient (outgoing_id) WHERE state = 1;
 CREATE INDEX outgoing_report ON outgoing_recipient (outgoing_id) WHERE report > 0;
 

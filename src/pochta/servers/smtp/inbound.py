@@ -45,9 +45,11 @@ class InboundMessage:
         at = self._held.find(_END, searched_from)
         if at >= 0:
             return self._pass(at + 2)
-        if len(self._held) > MAX_HEADER_BYTES:
-            self.is_too_large = True
-            self._held.clear()
+        return self._refuse() if len(self._held) > MAX_HEADER_BYTES else b""
+
+    def _refuse(self) -> bytes:
+        self.is_too_large = True
+        self._held.clear()
         return b""
 
     def finish(self) -> bytes:
@@ -55,6 +57,8 @@ class InboundMessage:
         return b"" if self._is_passed or self.is_too_large else self._pass(len(self._held))
 
     def _pass(self, end: int) -> bytes:
+        if end > MAX_HEADER_BYTES:
+            return self._refuse()
         header, rest = bytes(self._held[:end]), bytes(self._held[end:])
         self._held.clear()
         self._is_passed = True
