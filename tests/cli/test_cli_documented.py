@@ -20,7 +20,7 @@ def leaves(command: click.Command, path: str) -> dict[str, click.Command]:
     if not isinstance(command, click.Group):
         return {path: command}
     context = click.Context(command)
-    found: dict[str, click.Command] = {}
+    found: dict[str, click.Command] = {path: command} if command.invoke_without_command and path != "pochta" else {}
     for name in command.list_commands(context):
         child = command.get_command(context, name)
         assert child is not None
