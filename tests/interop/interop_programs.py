@@ -24,6 +24,7 @@ PACKAGES: Final = {  # program -> package of Debian
     "neomutt": "neomutt",
     "node": "nodejs",
     "offlineimap": "offlineimap3",
+    "postfix": "postfix",
     "swaks": "swaks",
 }
 

@@ -107,6 +107,21 @@ def test_internationalised_mail_is_told_by_its_protocol(server: Server, hello: s
     assert f" with {protocol} id " in stamp
 
 
+@rfc(6531, "3.7.3")
+def test_a_recipient_beyond_ascii_leaves_the_header_ascii() -> None:
+    peer = Peer("client.example", "192.0.2.1", "UTF8SMTPS", None)
+    header = trace_header(
+        peer,
+        hostname="mx.example.org",
+        reverse_path="a@b.example",
+        recipients=("анна@example.org",),
+        message_id="1-a",
+        now_s=0,
+    )
+    assert header.isascii()
+    assert b"for <" not in header
+
+
 @rfc(5321, "F.5")
 @pytest.mark.parametrize("now_s", [0, 1_000_000_000, 1_795_432_600, 4_102_444_799, 7_258_118_400])
 def test_dates_have_four_digits_of_year(now_s: int) -> None:

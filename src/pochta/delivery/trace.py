@@ -26,7 +26,9 @@ def trace_header(
     """The lines to put before the message, CRLF included. `message_id` is our own name for this transaction."""
     # RFC 5321 §4.4: FOR with one recipient only; with several it would tell each of the others. `postmaster` alone is
     # no path.
-    for_clause = f"\r\n\tfor <{recipients[0]}>" if len(recipients) == 1 and "@" in recipients[0] else ""
+    # Nor one beyond ASCII: forwarded, the message could go to servers with SMTPUTF8 alone for this one line.
+    is_told = len(recipients) == 1 and "@" in recipients[0] and recipients[0].isascii()
+    for_clause = f"\r\n\tfor <{recipients[0]}>" if is_told else ""
     tls = f"\r\n\t({_UNSAFE.sub('_', peer.tls)})" if peer.tls else ""
     # RFC 5321 §4.4: FROM is a domain or an address literal; underscores, which Windows sends, pass
     name = peer.hello_name if _LITERAL.fullmatch(peer.hello_name) else _NOT_IN_NAME.sub("_", peer.hello_name)
