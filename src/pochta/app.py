@@ -146,7 +146,8 @@ class App:
         self._tasks.append(loop.create_task(self._make_up(), name="make up for lost hints"))
         self._tasks.append(loop.create_task(self.loop_lag.watch(), name="loop lag"))
         self._tasks.append(loop.create_task(self.background.run(), name="background"))
-        self._tasks.append(loop.create_task(self.queue.run(), name="queue"))
+        self._sending = loop.create_task(self.queue.run(), name="queue")
+        self._tasks.append(self._sending)
         if self.pop3_locks is not None:
             self._tasks.append(loop.create_task(self.pop3_locks.run(), name="pop3 locks"))
             self._tasks[-1].add_done_callback(self._tell_death)
@@ -342,6 +343,7 @@ class App:
 
     async def stop(self) -> None:
         """Accept no more, let commands under way end, close everything."""
+        self._sending.cancel()  # transactions under way come to their end meanwhile
         for acceptor in self._acceptors:
             acceptor.close()
         for imap in tuple(self.imap_connections):

@@ -1,6 +1,8 @@
 """Leases: one holder at a time, fences that rise, and nothing written by a holder that lost."""
 
 import asyncio
+import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -131,6 +133,28 @@ def test_the_second_holder_takes_over_when_the_first_stops(tmp_path: Path) -> No
             assert second.fences[0] > first.fences[0]
             await _end(two)
             assert errors == []
+
+    asyncio.run(body())
+
+
+@pytest.mark.parametrize(("node", "is_taken"), [(os.uname().nodename, True), ("elsewhere", False)])
+def test_a_dead_holder_of_this_machine_is_not_waited_for(tmp_path: Path, node: str, is_taken: bool) -> None:
+    with subprocess.Popen(["true"]) as gone:
+        gone.wait()
+
+    async def body() -> None:
+        async with opened(tmp_path) as store:
+            now = int(clock.now_s())
+            fence = await store.write(0, leases.acquire, NAME, f"{node}:{gone.pid}:ab", now, 3600)
+            assert fence is not None
+            work = _Worker()
+            if not is_taken:
+                await _holder(store, work, [])._try_once()
+                assert not work.running.is_set()
+                return
+            trying = asyncio.create_task(_holder(store, work, []).run())
+            await work.running.wait()
+            await _end(trying)
 
     asyncio.run(body())
 

@@ -90,13 +90,14 @@ def keys(ctx: click.Context, name: str, as_json: bool) -> None:
 def rotate_keys(ctx: click.Context, name: str) -> None:
     """Make the next DKIM keys of the domain NAME, and print the records that DNS needs for them."""
     from pochta.accounts import signing
+    from pochta.setup_records import quoted
 
     read(ctx, signing.records, name)  # refused before a key is made
     now = int(clock.now_s())
     selectors = write(ctx, signing.rotate, name, signing.new_keys(now), now)
     for one in read(ctx, signing.records, name):
         if one.selector in selectors:
-            click.echo(f"{one.name}. IN TXT {_strings(one.text)}")
+            click.echo(f"{one.name}. IN TXT {quoted(one.text)}")
 
 
 @command.command("remove")
@@ -126,11 +127,6 @@ def remove(ctx: click.Context, name: str, with_accounts: bool, yes: bool) -> Non
     messages = counted(sum(one.message_count for one in accounts), "message")
     click.echo(f"Removed {name}: {counted(len(accounts), 'account')}, {counted(alias_count, 'alias')}, {messages}")
     print_notes(read(ctx, notes.on_removed_domain, name))
-
-
-def _strings(text: str) -> str:
-    """The text of a TXT record as a zone file has it: in strings of 255 octets at most."""
-    return " ".join(f'"{text[start : start + 255]}"' for start in range(0, len(text), 255))
 
 
 def _as_json(one: "Domain") -> dict[str, object]:

@@ -18,6 +18,7 @@ Refuses to know what a fate means for the queue (`settling`).
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import cache, lru_cache
 from typing import Final, NamedTuple
 
 from pochta import clock, log
@@ -40,6 +41,7 @@ from pochta.queue.settling import End, Fate, fate_of
 from pochta.queue.targets import OurSide, Target, Unroutable, relay_targets, targets
 from pochta.store.outbox import Claim, Outgoing, Recipient
 
+ADDRESSES_KEPT: Final = 1024  # each is looked at three times for one message; 1 kB each
 RECIPIENTS_MAX: Final = 100  # of one transaction: RFC 5321 §4.5.3.1.8, what every server must take
 
 _DAMAGED: Final = Reply(554, "5.3.0", "The message cannot be read any more")
@@ -363,6 +365,7 @@ class Sender:
         )
 
 
+@lru_cache(maxsize=ADDRESSES_KEPT)
 def _parsed(address: str) -> Address | None:
     try:
         return parse_mailbox(address)
@@ -397,7 +400,7 @@ def _no_tls(why: str, host: str = "") -> Fate:
 
 
 def _needs(job: Job, places: list[int]) -> Needs:
-    recipients = [parse_mailbox(job.recipients[place].address) for place in places]
+    recipients = [found for place in places if (found := _parsed(job.recipients[place].address)) is not None]
     return Needs(
         reverse_path=_parsed(job.message.reverse_path), recipients=recipients, is_requiretls=job.message.requires_tls
     )
@@ -426,6 +429,7 @@ def _envelope(job: Job, decision: Sending, recipients: list[Recipient]) -> Envel
     )
 
 
+@cache
 def _notify(bits: int) -> str:
     return ",".join(one.name or "" for one in Notify if one in Notify(bits))
 

@@ -30,6 +30,8 @@ from pochta.store.outbox import Outgoing
 from pochta.store.store import Store
 
 HEADER_MAX_BYTES: Final = 1024 * 1024  # read whole, to be signed; intake takes no message whose header is larger
+KEYS_KEPT_S: Final = 5.0  # which keys sign is asked again after; the records of keys that do not stay for days
+DOMAINS_KEPT: Final = 1000
 SIGNATURES_KEPT: Final = 256  # of messages that go to many destinations: 1 kB each
 SIGNED_ORIGINS: Final = frozenset({"submission", "command", "report", "double_bounce"})
 
@@ -68,6 +70,7 @@ class Contents:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._signatures: OrderedDict[int, bytes] = OrderedDict()
+        self._keys: dict[str, tuple[float, list[tuple[str, str, SigningKey]]]] = {}  # with until when they hold
         self.converting = asyncio.Lock()
 
     async def load(self, message: Outgoing) -> Source:
@@ -142,8 +145,15 @@ class Contents:
         domain = author_domain(header)
         if not domain:
             return []
-        found = await self._store.read(0, dkim_keys.active, domain)
-        return [(one.selector, domain, signing.loaded(one.private_key)) for one in found]
+        now = clock.now_s()
+        until, keys = self._keys.get(domain, (0.0, []))
+        if not now < until <= now + KEYS_KEPT_S:
+            found = await self._store.read(0, dkim_keys.active, domain)
+            keys = [(one.selector, domain, signing.loaded(one.private_key)) for one in found]
+            if len(self._keys) >= DOMAINS_KEPT:
+                self._keys.clear()
+            self._keys[domain] = (now + KEYS_KEPT_S, keys)
+        return keys
 
     def body(self, rendered: Rendered) -> bytes | AsyncIterator[bytes]:
         """The octets of a rendered message, whole where they are in memory."""

@@ -58,8 +58,7 @@ class LateDeliveries:
             except (TryLater, OSError) as error:
                 reply = Reply(451, "4.3.1", error.reason if isinstance(error, TryLater) else "the disk is full")
                 await self._settle(fence, message, one, Fate(End.DEFERRED, reply))
-            # the top of what is done for one recipient: what was met once would be met again at once
-            except Exception as error:  # noqa: BLE001
+            except Exception as error:  # noqa: BLE001 - the top of what is done for one recipient: the next is delivered
                 report_bug(error)
                 await self._settle(fence, message, one, Fate(End.DEFERRED, _BUG))
 

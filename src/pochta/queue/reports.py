@@ -96,8 +96,7 @@ class Reporter:
             raise
         except OSError as error:
             raise TryLater("the report cannot be written") from error
-        # the top of what is done for one report: the others are made all the same
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:  # noqa: BLE001 - the top of what is done for one report: others are made all the same
             report_bug(error)
             self._not_before[outgoing_id] = clock.now_s() + AGAIN_S
 
@@ -136,26 +135,20 @@ class Reporter:
         now = int(clock.now_s())
         message_id = f"<{now:x}.{clock.token_hex(10)}@{self._hostname}>"
         is_returned = origin is Origin.REPORT
-        report = await self._report_of(told, target, message_id, now, is_returned=is_returned)
-        token = clock.token_hex()
-        if len(told.recipients) > COMPOSED_INLINE_MAX:
-            text = await asyncio.to_thread(dsn.compose, report, boundary_token=token)
-        else:
-            text = dsn.compose(report, boundary_token=token)
-        incoming = self._intake.open()
-        new: NewMessage | None = None
-        try:
-            incoming.write(b"Return-Path: <>\r\n" + text)
-            new = await incoming.finish(now)
-        finally:
-            incoming.discard()
+        new = await self._spooled(await self._report_of(told, target, message_id, now, is_returned=is_returned), now)
         name = f"report-{told.message.id}-{clock.token_hex(4)}"
         trail = record.trail_of(
             name,
             message_id=message_id,
             sender="",
             recipients=(target.address,),
-            facts={"role": origin.value, "about": told.message.trail_id, "size": new.blob.size},
+            facts={
+                "role": origin.value,
+                "about": told.message.trail_id,
+                "size": new.blob.size,
+                "message_id": message_id,
+                "to": [record.target_facts(target.address, target.accounts, target.remotes, target.role)],
+            },
         )
         # RFC 8689 §5: a bounce is protected as its message was
         envelope = Envelope(origin=origin, reverse_path="", requires_tls=told.message.requires_tls)
@@ -169,6 +162,20 @@ class Reporter:
             return False
         log.event("queue.reported", outgoing=told.message.id, id=name, to=f"<{target.address}>", message_id=message_id)
         return True
+
+    async def _spooled(self, report: Report, now: int) -> NewMessage:
+        """The report, written and scanned."""
+        token = clock.token_hex()
+        if len(report.recipients) > COMPOSED_INLINE_MAX:
+            text = await asyncio.to_thread(dsn.compose, report, boundary_token=token)
+        else:
+            text = dsn.compose(report, boundary_token=token)
+        incoming = self._intake.open()
+        try:
+            incoming.write(b"Return-Path: <>\r\n" + text)
+            return await incoming.finish(now)
+        finally:
+            incoming.discard()
 
     async def _target(self, address: str) -> Target:
         found = POSTMASTER if not address else parse_mailbox(address)

@@ -34,7 +34,7 @@ from pochta.queue.attempt import Attempts, Job, Outcome, jobs_of
 from pochta.queue.late import LateDeliveries
 from pochta.queue.reports import Reporter
 from pochta.queue.schedule import Schedule, back_off
-from pochta.queue.settling import Fate, settle
+from pochta.queue.settling import End, Fate, settle
 from pochta.store import outbox
 from pochta.store.hints import ANYTHING
 from pochta.store.leases import Fence, LeaseLost
@@ -52,8 +52,8 @@ ASK_EVERY_S: Final = 5.0  # a lost hint costs so much at the most
 LOOK_AGAIN_S: Final = 0.05
 RESTS_S: Final = 5.0
 SETTLE_AGAIN_S: Final = 5.0
-SETTLE_STOP_S: Final = 3.0  # for what was settled to reach the disk, after STOP_S
-STOP_S: Final = 20.0  # for transactions under way to end when the server stops; the supervisor waits 30
+SETTLE_STOP_S: Final = 1.5  # for what was settled to reach the disk, after STOP_S
+STOP_S: Final = 6.0  # for transactions under way to end when the server stops; the supervisor kills after 9
 TIDY_EVERY_S: Final = 3600
 FORGET_DESTINATION_S: Final = 86_400
 
@@ -93,6 +93,7 @@ class Runner:
         self._active: Counter[str] = Counter()
         self._after_account: dict[str, int] = {}
         self._served: dict[str, int] = {}  # turn in which a destination was last served
+        self._well_at: dict[str, int] = {}  # when it was last noted that a destination takes mail
         self._turn = 0
         self._is_waiting = False  # somebody waits for a place
         self._is_stopping = False
@@ -285,6 +286,7 @@ class Runner:
         else:
             self._after_account.pop(name, None)
             self._served.pop(name, None)
+            self._well_at.pop(name, None)
         return claim
 
     async def _deliver_late(self, claim: Claim) -> None:
@@ -361,7 +363,8 @@ class Runner:
         settled: list[Settled] = []
         fates = [fate for fate in outcome.fates if fate is not None]
         for one, fate in zip(job.recipients, fates, strict=True):
-            found = settle(self._schedule, job.message, one, fate, now=now, random=self._random())
+            random = self._random() if fate.end is End.DEFERRED else 0.0  # 8 us of the system's
+            found = settle(self._schedule, job.message, one, fate, now=now, random=random)
             settled.append(found)
             log.event(
                 "queue.attempt",
@@ -375,10 +378,21 @@ class Runner:
                 reply=fate.line,
                 attempt=one.attempts + 1,
             )
-        last = fates[-1]
+        return self._surely(
+            outbox.settle, self._fence, name, tuple(settled), self._reached(name, outcome, fates[-1], now, failures)
+        )
+
+    def _reached(self, name: str, outcome: Outcome, last: Fate, now: int, failures: int) -> Reached | None:
+        """What is noted of the destination; None when it is as the last note of this second says."""
         until = 0 if outcome.is_reached else now + back_off(failures + 1, self._random())
-        reached = Reached(name, now, last.host, last.line, until)
-        return self._surely(outbox.settle, self._fence, name, tuple(settled), reached)
+        is_well = not until and last.end is End.DELIVERED
+        if is_well and self._well_at.get(name) == now:
+            return None
+        if is_well:
+            self._well_at[name] = now
+        else:
+            self._well_at.pop(name, None)
+        return Reached(name, now, last.host, last.line, until)
 
     def _surely(self, fn: Callable[[Tx, *Args], None], *args: *Args) -> "asyncio.Future[None]":
         """Write, and write again while the disk is full: a delivery that is not settled would be made twice."""

@@ -80,6 +80,11 @@ def check_fence(tx: Tx, name: str, fence: int) -> None:
         raise LeaseLost(f"lease {name} with fence {fence} is lost")
 
 
+def release_dead(tx: Tx, name: str, holder: str) -> None:
+    """Take the lease from a holder that is known to be dead. One statement."""
+    tx.run("UPDATE lease SET expires_at = 0 WHERE name = ? AND holder = ?", (name, holder))
+
+
 def holder_of(tx: Tx, name: str, now: int) -> str | None:
     """Who holds the lease; None when it is free. One statement."""
     row = tx.row("SELECT holder FROM lease WHERE name = ? AND expires_at > ?", (name, now))
@@ -150,7 +155,9 @@ class LeaseHolder:
         # asked by a read first: a failed try would otherwise cost a commit every few seconds in every worker
         holder = await self._store.read(0, holder_of, self._name, now)
         if holder is not None and holder != self.holder:
-            return
+            if not _is_dead(holder):
+                return
+            await self._store.write(0, release_dead, self._name, holder)
         asked_s = clock.monotonic_s()
         number = await self._store.write(0, acquire, self._name, self.holder, now, self._duration_s)
         if number is None:
@@ -198,6 +205,25 @@ class LeaseHolder:
             log.event("lease.stopped", name=self._name, reason=_first_of(expected))
         if bugs is not None:
             self._on_error(_first_of(bugs) if bugs.exceptions == (outcome,) else bugs)
+
+
+def _is_dead(holder: str) -> bool:
+    """Whether the holder was a process of this machine that is gone: nobody need wait for its lease to end.
+
+    A number that was given out again makes us wait, no more. Another machine's processes are not to be seen from here,
+    nor those of another container, which has a name of its own.
+    """
+    node, _, rest = holder.partition(":")
+    pid = rest.partition(":")[0]
+    if node != os.uname().nodename or not pid.isdecimal():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except (PermissionError, OverflowError):
+        return False
+    return False
 
 
 def _first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -7,7 +7,8 @@ what is done about the verdict.
 from typing import Final
 
 from pochta.mime.address import parse_addresses
-from pochta.mime.header import MAX_FIELDS, split_fields, unfold
+from pochta.mime.header import MAX_FIELDS, message_id, split_fields, unfold
+from pochta.mime.parse import Fields
 from pochta.mime.submitted import MAX_HEADER_BYTES
 from pochta.policy import authres
 from pochta.policy.evaluate import Inbound, Verdict
@@ -21,7 +22,7 @@ _END: Final = b"\r\n\r\n"
 class InboundMessage:
     """One message's checks; end them with `verdict` or `abandon`."""
 
-    __slots__ = ("_authserv_id", "_checks", "_held", "_is_passed", "author_domains", "is_too_large")
+    __slots__ = ("_authserv_id", "_checks", "_held", "_is_passed", "author_domains", "is_too_large", "message_id")
 
     def __init__(self, checks: Inbound, authserv_id: str) -> None:
         self._checks = checks
@@ -30,6 +31,7 @@ class InboundMessage:
         self._is_passed = False
         self.is_too_large = False
         self.author_domains: tuple[str, ...] = ()
+        self.message_id = ""
 
     def feed(self, chunk: bytes) -> bytes:
         """What of the message may go on now."""
@@ -64,7 +66,10 @@ class InboundMessage:
         self._is_passed = True
         self._checks.header(header)
         self._checks.feed(rest[2:] if rest.startswith(b"\r\n") else rest)
-        self.author_domains = _author_domains(header)
+        fields = split_fields(header)[:MAX_FIELDS]
+        self.author_domains = _author_domains(fields)
+        ids = (message_id(unfold(value)) for _, name, value in fields if name.lower() == b"message-id")
+        self.message_id = (next(ids, None) or b"").decode("ascii", "replace")
         # RFC 8601 §5: results that claim to be ours and came with the message are removed
         return authres.remove_forged(header, self._authserv_id) + rest
 
@@ -77,11 +82,11 @@ class InboundMessage:
         return await self._checks.finish(self.author_domains, now_s=now_s)
 
 
-def _author_domains(header: bytes) -> tuple[str, ...]:
+def _author_domains(fields: Fields) -> tuple[str, ...]:
     """The domains of every address in every From field, each once."""
     found: dict[str, None] = {}
     size = 0
-    for _, name, value in split_fields(header)[:MAX_FIELDS]:
+    for _, name, value in fields:
         size += len(value) if len(name) == 4 and name.lower() == b"from" else 0
         if size > MAX_FROM_BYTES:
             break

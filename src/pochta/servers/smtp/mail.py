@@ -279,7 +279,10 @@ def _trail(
 async def _record_refusal(connection: "SmtpConnection", transaction: Transaction, error: PolicyError) -> None:
     """A refusal by the checks is asked about by both sides; one that the disk does not take is in the log alone."""
     trail = _trail(connection, transaction, transaction.incoming.size if transaction.incoming else 0, error.verdict)
-    trail = trail._replace(facts=record.with_refusal(trail.facts, error.reply))
+    trail = trail._replace(
+        message_id=transaction.inbound.message_id if transaction.inbound is not None else "",
+        facts=record.with_refusal(trail.facts, error.reply),
+    )
     try:
         await connection.context.store.write(0, trails.add, trail, int(clock.now_s()), durable=False)
     except TryLater as later:
