@@ -179,7 +179,7 @@ class Sender:
     async def _attempt(self, job: Job, fates: dict[int, Fate]) -> bool:
         """Decide over at least one recipient; whether the destination could be reached."""
         message = job.message
-        if message.deliver_by_mode == "R" and (message.deliver_by_at or 0) <= clock.now_s():
+        if message.returned_at is not None and message.returned_at <= clock.now_s():
             fates |= dict.fromkeys(range(len(job.recipients)), Fate(End.FAILED, _TOO_LATE))
             return True
         source = await self._attempts.contents.load(message)
@@ -273,7 +273,7 @@ class Sender:
     ) -> dict[int, Fate]:
         if (
             isinstance(decision, Sending)
-            and job.message.deliver_by_mode == "R"
+            and job.message.returned_at is not None
             and not session.extensions.has_deliver_by
         ):
             # RFC 2852 §4.1.4.2: what must be returned if late is not given to a server that does not look at the time
@@ -412,7 +412,7 @@ def _envelope(job: Job, decision: Sending, recipients: list[Recipient]) -> Envel
     if message.deliver_by_at is not None:
         left_s = message.deliver_by_at - int(clock.now_s())
         # RFC 2852 §4.1.4: in mode R it must be more than nothing
-        deliver_by = f"{max(1, left_s) if message.deliver_by_mode == 'R' else left_s};{message.deliver_by_mode}"
+        deliver_by = f"{left_s if message.returned_at is None else max(1, left_s)};{message.deliver_by_mode}"
     return Envelope(
         reverse_path=decision.reverse_path,
         recipients=tuple(

@@ -60,7 +60,7 @@ def settle(
 ) -> Settled:
     """What the store is to write down."""
     end = fate.end
-    deadline = message.deliver_by_at if message.deliver_by_mode == "R" else None
+    deadline = message.returned_at
     if end is End.DEFERRED and times.has_expired(
         schedule, first_at=message.created_at, now=now, deliver_by_at=deadline
     ):
@@ -72,7 +72,7 @@ def settle(
     if end is End.FAILED:
         if is_wanted(Notify(recipient.notify), Action.FAILED):
             owed = Owed.FAILED
-    elif is_wanted(Notify(recipient.notify), Action.DELIVERED) and not fate.reports_itself:
+    elif message.is_traced or (is_wanted(Notify(recipient.notify), Action.DELIVERED) and not fate.reports_itself):
         owed = Owed.RELAYED
     kind = "sent" if end is End.DELIVERED else "failed" if fate.end is End.FAILED else "expired"
     state = State.ENDED if owed is not Owed.NOTHING else None
@@ -82,18 +82,16 @@ def settle(
 def _deferred(
     schedule: Schedule, message: Outgoing, recipient: Recipient, fate: Fate, now: int, random: float
 ) -> Settled:
-    by_notice = message.deliver_by_at if message.deliver_by_mode == "N" else None
-    deadline = message.deliver_by_at if message.deliver_by_mode == "R" else None
     first_at = message.created_at
     is_told = recipient.delay_told or not is_wanted(Notify(recipient.notify), Action.DELAYED)
-    notice_at = None if is_told else times.delay_notice_at(schedule, first_at=first_at, notify_by_at=by_notice)
+    notice_at = None if is_told else times.delay_notice_at(schedule, first_at=first_at, notify_by_at=message.noticed_at)
     next_at = times.next_attempt(
         schedule,
         recipient.attempts + 1,
         first_at=first_at,
         now=now,
         random=random,
-        deliver_by_at=deadline,
+        deliver_by_at=message.returned_at,
         notice_at=notice_at,
     )
     is_due = notice_at is not None and now >= notice_at

@@ -305,7 +305,8 @@ _SHARED_RULES: Final = (
     Rule(
         "nothing refers to the bytes any more",
         "blob {0}",
-        "SELECT id FROM blob WHERE id NOT IN (SELECT blob_id FROM message) AND id NOT IN (SELECT blob_id FROM outgoing)",
+        "SELECT id FROM blob WHERE id NOT IN (SELECT blob_id FROM message)"
+        " AND id NOT IN (SELECT blob_id FROM outgoing)",
         Severity.NOTE,
         HARMLESS,
         since=3,

@@ -36,6 +36,7 @@ NEWS: Final = -1  # the account of a hint that says: the queue has changed
 NEVER: Final = 2**53  # the next_at of a destination that nobody waits for
 LOCAL: Final = ""  # the destination of rows that are delivered here, at a later time
 PRIORITY_STEP_S: Final = 60  # one step of MT-PRIORITY is worth so much of waiting; 9 of them jump a queue of 9 minutes
+LOW_PRIORITY_STEP_S: Final = 6  # one step down; where nobody else waits, it delays for nothing: a minute at the most
 REPORTED_MAX: Final = 1000  # recipients that one report tells of, as `dsn.MAX_REPORTED_RECIPIENTS`; others wait for it
 REPORT_AFTER_S: Final = 300  # a report that could tell of more waits so long for attempts that are under way
 TOGETHER_MAX: Final = 100  # recipients of one message in one claim: one transaction's, RFC 5321 §4.5.3.1.8
@@ -84,7 +85,7 @@ class NewOutgoing(NamedTuple):
 
     `account_id`: who wrote it, 0 for nobody here. `report_to`: who hears of failures, `""` for nobody; differs from
     `reverse_path` where that was rewritten. `may_bounce`: INV-10. `body`: `7bit`, `8bit`, `binary`. `not_before`: when
-    it may first be sent; that is its `created_at` then.
+    it may first be sent; that is its `created_at` then. `deliver_by_mode`: `R` or `N`, with `T` behind it for a trace.
     """
 
     account_id: int
@@ -127,6 +128,21 @@ class Outgoing(NamedTuple):
     header_size: int
     created_at: int
     name: str = ""  # what its trail, its Received field and the reply to its sender call it
+
+    @property
+    def returned_at(self) -> int | None:
+        """When it is to be given up because its sender said so (DELIVERBY, mode R)."""
+        return self.deliver_by_at if (self.deliver_by_mode or "").startswith("R") else None
+
+    @property
+    def noticed_at(self) -> int | None:
+        """When its sender wants to hear that it still waits (DELIVERBY, mode N)."""
+        return self.deliver_by_at if (self.deliver_by_mode or "").startswith("N") else None
+
+    @property
+    def is_traced(self) -> bool:
+        """Whether its sender wants to hear of each server it is passed on to (DELIVERBY with T)."""
+        return (self.deliver_by_mode or "").endswith("T")
 
 
 class Recipient(NamedTuple):
@@ -172,10 +188,21 @@ OUTGOING_COLUMNS: Final = ", ".join(f"o.{name}" for name in Outgoing._fields[:-1
     ", coalesce((SELECT t.name FROM trail t WHERE t.id = o.trail_id), '')"
 )
 _RECIPIENT: Final = ", ".join(Recipient._fields)
+MESSAGES_AT_ONCE: Final = 20
+_OUTGOING_OF: Final = f"SELECT {OUTGOING_COLUMNS} FROM outgoing o WHERE o.id IN ({', '.join('?' * MESSAGES_AT_ONCE)})"
+# The few messages first, then their rows by the key. SQLite would rather begin with all of the destination (CROSS JOIN
+# forbids it), or look for each message among them (`coalesce` hides that index).
+_DUE_OF: Final = (
+    f"SELECT {', '.join(f'r.{name}' for name in Recipient._fields)} FROM (SELECT outgoing_id, min(next_at) AS due_at"
+    " FROM (SELECT outgoing_id, next_at FROM outgoing_recipient WHERE destination = ? AND account_id = ? AND state = 0"
+    " AND next_at <= ? ORDER BY next_at LIMIT ?) a GROUP BY outgoing_id) d CROSS JOIN outgoing_recipient r"
+    " WHERE r.outgoing_id = d.outgoing_id AND coalesce(r.destination, '') = ? AND r.state = 0 AND r.next_at <= ?"
+    " ORDER BY d.due_at, r.outgoing_id, r.n LIMIT ?"
+)
 
 
 def enqueue(tx: Tx, new: NewOutgoing, *, blob_id: int, trail_id: int, size: int, header_size: int, now: int) -> int:
-    """Put a message with its recipients into the queue; its id. One statement, and one for each of them and their places."""
+    """Put a message with its recipients into the queue; its id. One statement, and one for each recipient."""
     row = tx.row(
         "INSERT INTO outgoing (trail_id, blob_id, account_id, origin, reverse_path, report_to, envelope_id, returns,"
         " body, is_smtputf8, requires_tls, may_bounce, priority, deliver_by_at, deliver_by_mode, size, header_size,"
@@ -189,7 +216,8 @@ def enqueue(tx: Tx, new: NewOutgoing, *, blob_id: int, trail_id: int, size: int,
     assert row is not None
     outgoing_id: int = row[0]
     # RFC 4865 §4: not before the time that was asked for, whatever the priority
-    next_at = max(now - new.priority * PRIORITY_STEP_S, new.not_before)
+    step_s = PRIORITY_STEP_S if new.priority > 0 else LOW_PRIORITY_STEP_S
+    next_at = max(now - new.priority * step_s, new.not_before)
     tx.run_many(
         "INSERT INTO outgoing_recipient (outgoing_id, n, destination, account_id, address, original, notify, state,"
         " report, delay_told, attempts, next_at, last_at, last_host, last_reply)"
@@ -222,6 +250,14 @@ def note_due(tx: Tx, destinations: Iterable[str], next_at: int) -> None:
     )
 
 
+def note_waiting(tx: Tx, destinations: Iterable[str]) -> None:
+    """As `note_due`, by when whoever waits longest there is due. Two statements for each."""
+    for name in sorted(destinations):
+        row = _longest_waiting(tx, name)
+        if row is not None:
+            note_due(tx, (name,), row[1])
+
+
 def take_over(tx: Tx, fence: Fence, now: int) -> int:
     """What a dead holder had claimed waits again; how many rows. To be called once by each new holder.
 
@@ -231,7 +267,7 @@ def take_over(tx: Tx, fence: Fence, now: int) -> int:
     leases.check_fence(tx, *fence)
     names = {row[0] for row in tx.rows("SELECT destination FROM outgoing_recipient WHERE state = 1")}
     count = tx.run("UPDATE outgoing_recipient SET state = 0 WHERE state = 1")
-    note_due(tx, names, now)
+    note_waiting(tx, names)
     return count
 
 
@@ -280,19 +316,20 @@ def claim(tx: Tx, fence: Fence, name: str, after_account: int, now: int, *limits
     leases.check_fence(tx, *fence)
     accounts_max, rows_max = limits
     accounts, after = _accounts_in_turn(tx, name, after_account, now, accounts_max)
-    keys: dict[tuple[int, int], None] = {}
+    found: list[Recipient] = []
     for account_id in accounts:
         if account_id and sending.stopped(tx, account_id) is not None:
             _hold_due(tx, name, account_id, now)
-        elif len(keys) < CLAIM_MAX:
-            keys |= dict.fromkeys(_due_of(tx, name, account_id, now, rows_max))
+        elif len(found) < CLAIM_MAX:
+            found += _due_of(tx, name, account_id, now, rows_max)
             after = account_id
-    if not keys:
+    if not found:
         _put_off(tx, name)
         return Claim((), (), after)
+    keys = [(one.outgoing_id, one.n) for one in found]
     tx.run_many("UPDATE outgoing_recipient SET state = 1 WHERE outgoing_id = ? AND n = ?", keys)
-    messages = _messages(tx, dict.fromkeys(outgoing_id for outgoing_id, _ in keys))
-    return Claim(messages, tuple(_recipient(tx, *key) for key in keys), after)
+    messages = _messages(tx, list(dict.fromkeys(outgoing_id for outgoing_id, _ in keys)))
+    return Claim(messages, tuple(found), after)
 
 
 def _accounts_in_turn(tx: Tx, name: str, after: int, now: int, limit: int) -> tuple[list[int], int]:
@@ -335,25 +372,22 @@ def _longest_waiting(tx: Tx, name: str) -> Row | None:
     )
 
 
-def _due_of(tx: Tx, name: str, account_id: int, now: int, limit: int) -> list[tuple[int, int]]:
-    """The (outgoing_id, n) of a sender that are due longest, and of those who get the same messages there."""
-    rows = tx.rows(
-        "SELECT outgoing_id, n FROM outgoing_recipient WHERE destination = ? AND account_id = ? AND state = 0"
-        " AND next_at <= ? ORDER BY next_at LIMIT ?",
-        (name, account_id, now, limit),
-    )
-    keys: dict[tuple[int, int], None] = {}
-    for outgoing_id in dict.fromkeys(row[0] for row in rows):
-        if len(keys) >= TOGETHER_MAX:
-            break
-        # RFC 5321 §4.5.4.1: one copy for all recipients at a host
-        together = tx.rows(
-            "SELECT outgoing_id, n FROM outgoing_recipient WHERE outgoing_id = ? AND destination = ? AND state = 0"
-            " AND next_at <= ? ORDER BY n LIMIT ?",
-            (outgoing_id, name, now, TOGETHER_MAX),
-        )
-        keys |= dict.fromkeys((row[0], row[1]) for row in together)
-    return list(keys)
+def _due_of(tx: Tx, name: str, account_id: int, now: int, limit: int) -> list[Recipient]:
+    """The recipients of a sender that are due longest, and those who get the same messages there; as claimed."""
+    # RFC 5321 §4.5.4.1: one copy for all recipients at a host
+    rows = tx.rows(_DUE_OF, (name, account_id, now, limit, name, now, 2 * TOGETHER_MAX - 1))
+    found: list[Recipient] = []
+    of_one: list[Recipient] = []
+    for row in rows:
+        one = as_recipient(row)._replace(state=State.CLAIMED)
+        if not of_one or of_one[0].outgoing_id != one.outgoing_id:
+            if len(found) >= TOGETHER_MAX:
+                break
+            of_one = []
+        if len(of_one) < TOGETHER_MAX:
+            of_one.append(one)
+            found.append(one)
+    return found
 
 
 def _hold_due(tx: Tx, name: str, account_id: int, now: int) -> None:
@@ -377,33 +411,25 @@ def _put_off(tx: Tx, name: str) -> None:
     )
 
 
-def _messages(tx: Tx, ids: Iterable[int]) -> tuple[Outgoing, ...]:
+def _messages(tx: Tx, ids: Sequence[int]) -> tuple[Outgoing, ...]:
     found = []
-    for outgoing_id in ids:
-        row = tx.row(f"SELECT {OUTGOING_COLUMNS} FROM outgoing o WHERE o.id = ?", (outgoing_id,))
-        assert row is not None
-        found.append(as_outgoing(row))
+    for start in range(0, len(ids), MESSAGES_AT_ONCE):
+        part = ids[start : start + MESSAGES_AT_ONCE]
+        # one text whatever their number, so that it is prepared once
+        padded = (*part, *(part[-1],) * (MESSAGES_AT_ONCE - len(part)))
+        rows = {row[0]: row for row in tx.rows(_OUTGOING_OF, padded)}
+        found += [as_outgoing(rows[outgoing_id]) for outgoing_id in part]
     return tuple(found)
 
 
 def as_outgoing(row: Row) -> Outgoing:
     """A row with OUTGOING_COLUMNS."""
-    found = Outgoing(*row)
-    return found._replace(
-        is_smtputf8=bool(found.is_smtputf8), requires_tls=bool(found.requires_tls), may_bounce=bool(found.may_bounce)
-    )
-
-
-def _recipient(tx: Tx, outgoing_id: int, n: int) -> Recipient:
-    row = tx.row(f"SELECT {_RECIPIENT} FROM outgoing_recipient WHERE outgoing_id = ? AND n = ?", (outgoing_id, n))
-    assert row is not None
-    return as_recipient(row)
+    return Outgoing._make((*row[:10], bool(row[10]), bool(row[11]), bool(row[12]), *row[13:]))
 
 
 def as_recipient(row: Row) -> Recipient:
     """A row with the columns of `Recipient`."""
-    found = Recipient(*row)
-    return found._replace(state=State(found.state), report=Owed(found.report), delay_told=bool(found.delay_told))
+    return Recipient._make((*row[:7], State(row[7]), Owed(row[8]), bool(row[9]), *row[10:]))
 
 
 class Reached(NamedTuple):
@@ -502,7 +528,7 @@ def unclaim(tx: Tx, fence: Fence, keys: Sequence[tuple[int, int]], name: str, no
     """
     leases.check_fence(tx, *fence)
     tx.run_many("UPDATE outgoing_recipient SET state = 0 WHERE outgoing_id = ? AND n = ? AND state = 1", keys)
-    note_due(tx, (name,), now)
+    note_waiting(tx, (name,))
 
 
 class Reports(NamedTuple):

@@ -58,7 +58,8 @@ def summaries(tx: Tx) -> list[Summary]:
             " CASE WHEN d.next_at < ? THEN d.next_at END, coalesce(d.failures, 0), d.last_at, d.last_host, d.last_reply"
             " FROM (SELECT destination, sum(CASE WHEN state = 0 THEN 1 ELSE 0 END) AS waiting,"
             " sum(CASE WHEN state = 2 THEN 1 ELSE 0 END) AS held,"
-            " sum(CASE WHEN state = 1 THEN 1 ELSE 0 END) AS claimed, min(outgoing_id) AS oldest FROM outgoing_recipient WHERE state < 3 GROUP BY destination) q"
+            " sum(CASE WHEN state = 1 THEN 1 ELSE 0 END) AS claimed, min(outgoing_id) AS oldest"
+            " FROM outgoing_recipient WHERE state < 3 GROUP BY destination) q"
             " LEFT JOIN destination d ON d.name = q.destination ORDER BY q.waiting DESC, q.destination",
             (outbox.NEVER,),
         )
@@ -152,7 +153,7 @@ def _make_due(tx: Tx, rows: list[Row], now: int) -> None:
     )
     names = [(name,) for name in {row[2] for row in rows}]
     tx.run_many("UPDATE destination SET not_before = 0, failures = 0 WHERE name = ?", names)
-    outbox.note_due(tx, [name for (name,) in names], now)
+    outbox.note_waiting(tx, [name for (name,) in names])
     tx.hint(NEWS, 0)
 
 

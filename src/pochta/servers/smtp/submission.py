@@ -113,7 +113,7 @@ def envelope_of(connection: "SmtpConnection", transaction: Transaction, *, is_au
         requires_tls=mail.requires_tls,
         priority=mail.priority or 0,
         deliver_by_at=None if mail.deliver_by_s is None else now + mail.deliver_by_s,
-        deliver_by_mode=None if mail.deliver_by_mode is None else mail.deliver_by_mode.value,
+        deliver_by_mode=mail.deliver_by_mode and mail.deliver_by_mode.value + ("T" if mail.deliver_by_trace else ""),
         not_before=not_before,
     )
 
