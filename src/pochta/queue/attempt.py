@@ -201,15 +201,15 @@ class Sender:
 
     def _ways(self, job: Job) -> dict[_Way | None, list[int]]:
         """The places of the recipients by the way that each goes; None: an address that cannot be sent."""
-        sender = _parsed(job.message.reverse_path)
-        sender_local, sender_domain = sender.key if sender is not None else ("", "")
+        sender = _key_of(job.message.reverse_path)
+        sender_local, sender_domain = sender or ("", "")
         found: dict[_Way | None, list[int]] = {}
         for place, one in enumerate(job.recipients):
-            address = _parsed(one.address)
-            if address is None:
+            key = _key_of(one.address)
+            if key is None:
                 found.setdefault(None, []).append(place)
                 continue
-            domain = address.key[1]
+            domain = key[1]
             route = self._attempts.routes.find(domain, sender_domain, sender_local_part=sender_local)
             # RFC 8689 §4.2.1: a verified certificate all the way
             tls = SessionTls.REQUIRED_VERIFIED if job.message.requires_tls else _TLS[route.tls]
@@ -397,6 +397,12 @@ def _is_of_host(fate: Fate) -> bool:
 
 def _no_tls(why: str, host: str = "") -> Fate:
     return Fate(End.FAILED, Reply(550, _NEEDS_TLS, f"The sender asked for TLS all the way (REQUIRETLS): {why}"), host)
+
+
+@lru_cache(maxsize=ADDRESSES_KEPT)
+def _key_of(address: str) -> tuple[str, str] | None:
+    found = _parsed(address)
+    return None if found is None else found.key
 
 
 def _needs(job: Job, places: list[int]) -> Needs:

@@ -9,6 +9,7 @@ import re
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 from pochta import clock
@@ -17,14 +18,14 @@ from pochta.errors import Corrupt
 from pochta.mime import convert
 from pochta.mime.address import parse_addresses
 from pochta.mime.convert import Form, FormScanner
-from pochta.mime.header import split_fields, unfold
+from pochta.mime.header import unfold
 from pochta.policy.dkim.canon import BodyHashes, Canonicalization
 from pochta.policy.dkim.keys import SigningKey
 from pochta.policy.dkim.sign import sign
 from pochta.proto.address import AddressError, to_a_labels
 from pochta.queue import form
 from pochta.queue.form import Refused, Step
-from pochta.store import blobs, dkim_keys
+from pochta.store import dkim_keys, outbox
 from pochta.store.blobs import StoredBlob
 from pochta.store.outbox import Outgoing
 from pochta.store.store import Store
@@ -35,6 +36,11 @@ DOMAINS_KEPT: Final = 1000
 SIGNATURES_KEPT: Final = 256  # of messages that go to many destinations: 1 kB each
 SIGNED_ORIGINS: Final = frozenset({"submission", "command", "report", "double_bounce"})
 
+FROM_FIELDS_MAX: Final = 100  # that are looked at for an author; RFC 5322 §3.6 allows one
+
+# RFC 5322 §2.2, §4.5: a field's name begins its line; white space may stand before the colon.
+_FROM: Final = re.compile(rb"^From[ \t]*+:", re.MULTILINE | re.IGNORECASE)
+_NEXT_FIELD: Final = re.compile(rb"\n(?![ \t])")
 # RFC 5321 §4.4: the final server's field. Ours is the first in the header, or follows what the checks have written.
 _RETURN_PATH: Final = re.compile(rb"^Return-Path:[^\n]*+\n", re.MULTILINE | re.IGNORECASE)
 
@@ -79,7 +85,7 @@ class Contents:
         Raises:
             Corrupt: its bytes are not there.
         """
-        blob = await self._store.read(message.account_id, blobs.load, message.blob_id)
+        blob = await self._store.read(message.account_id, outbox.bytes_of, message.blob_id)
         if blob.inline is not None:
             return _source(blob, blob.inline[: message.header_size], convert.form_of(blob.inline), message.header_size)
         return await self._load_file(blob, message.header_size)
@@ -187,12 +193,13 @@ def _sign(header: bytes, body: Sequence[bytes], keys: list[tuple[str, str, Signi
 
 def author_domain(header: bytes) -> str:
     """The domain of the first author in A-labels; `""` without one."""
-    for _, name, value in split_fields(header):
-        if name.lower() == b"from":
-            for one in parse_addresses(unfold(value)):
-                if one.host is not None:
-                    try:
-                        return to_a_labels(one.host.decode("utf-8"))
-                    except (AddressError, UnicodeDecodeError):
-                        return ""
+    for found in islice(_FROM.finditer(header), FROM_FIELDS_MAX):
+        end = _NEXT_FIELD.search(header, found.end())
+        value = header[found.end() : end.start() if end is not None else len(header)]
+        for one in parse_addresses(unfold(value)):
+            if one.host is not None:
+                try:
+                    return to_a_labels(one.host.decode("utf-8"))
+                except (AddressError, UnicodeDecodeError):
+                    return ""
     return ""

@@ -115,7 +115,8 @@ class Reporter:
             return
         if is_bounce and await self._tell(fence, told, message.report_to, Origin.REPORT):
             return
-        # RFC 5321 §6.1: what cannot be returned is for the postmaster to see
+        # DEVIATES RFC 5321 §3.6.3, §4.4, §6.1: a sender that did not prove who it is hears nothing (INV-10), else the
+        # owners of forged addresses would; an honest one without SPF and DKIM misses a report. The postmaster sees it.
         if not has_failed or not await self._tell(fence, told, "", Origin.DOUBLE_BOUNCE):
             await self._drop(fence, told)
 
