@@ -31,12 +31,12 @@ def _stat(pid: int) -> list[str]:
     return text[text.rindex(")") + 2 :].split()
 
 
-def cpu_s(root: int) -> float:
-    """User and system seconds of the tree so far."""
+def cpu_s(root: int, *, with_ended: bool = False) -> float:
+    """User and system seconds of the tree so far; `with_ended`: also of its processes that were waited for."""
     total = 0
     for pid in tree(root):
         fields = _stat(pid)
-        total += int(fields[11]) + int(fields[12]) if fields else 0
+        total += sum(map(int, fields[11 : 15 if with_ended else 13]))
     return total / TICKS_PER_S
 
 

@@ -29,11 +29,20 @@ POCHTA = (sys.executable, "-P", "-m", "pochta.cli.main")
 class BenchServer:
     """`with BenchServer(workers=1) as server:`; the accounts are u0 … u49 at bench.test with one password.
 
-    `make` without `start` leaves a stopped store to be filled. The folder goes with the `with`, unless given.
+    `make` without `start` leaves a stopped store to be filled. The folder goes with the `with`, unless given. `tables`:
+    settings in TOML; without them incoming mail is not checked, since nothing here may ask the world's name servers.
     """
 
-    def __init__(self, *, workers: int = 1, loop: str | None = None, folder: Path | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        workers: int = 1,
+        loop: str | None = None,
+        folder: Path | None = None,
+        tables: str = "[checks]\nenabled = false\n",
+    ) -> None:
         self.workers = workers
+        self._tables = tables
         self.smtp_port, self.imap_port, self.imaps_port, self.pop3_port = free_ports(4)
         self._loop = loop
         self._temporary = tempfile.TemporaryDirectory(prefix="pochta-bench-") if folder is None else None
@@ -61,7 +70,7 @@ class BenchServer:
             self._listener(ListenerProtocol.POP3, self.pop3_port, ListenerTls.NONE),
         )
         text = config.initial_toml("mx.bench.test", listeners=listeners, workers=self.workers)
-        self.config.write_text(text + "\n[limits]\nconnections = 100000\n")
+        self.config.write_text(text + "\n[limits]\nconnections = 100000\n\n" + self._tables)
         setup.create(self.data_dir)
         write_self_signed(
             self.data_dir / "tls/certificate.pem", self.data_dir / "tls/key.pem", hostname="mx.bench.test"

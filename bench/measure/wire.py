@@ -6,7 +6,9 @@ import selectors
 import socket
 import ssl
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 HOST = "127.0.0.1"
 READ_BYTES = 1 << 18
@@ -93,16 +95,24 @@ class Deliveries:
     times_s: list[float] = field(default_factory=list)
 
 
+class Mail(NamedTuple):
+    """A message that ends in CRLF and has no line that begins with a dot; who sends it."""
+
+    sender: str
+    message: bytes
+
+
 class _Sender:
     """One SMTP connection that has its next envelope sent with the end of the message before (RFC 2920 §3.1)."""
 
-    __slots__ = ("began", "envelope", "message", "seen", "socket")
+    __slots__ = ("began", "envelopes", "messages", "seen", "sent", "socket")
 
-    def __init__(self, port: int, recipient: str, message: bytes) -> None:
+    def __init__(self, port: int, recipient: str, mails: Sequence[Mail], first: int) -> None:
         self.socket = socket.create_connection((HOST, port), timeout=TIMEOUT_S)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.envelope = f"MAIL FROM:<a@example.org>\r\nRCPT TO:<{recipient}>\r\nDATA\r\n".encode()
-        self.message = message
+        self.envelopes = [f"MAIL FROM:<{one.sender}>\r\nRCPT TO:<{recipient}>\r\nDATA\r\n".encode() for one in mails]
+        self.messages = [one.message + b".\r\n" for one in mails]
+        self.sent = first
         self.seen = b""
         self.began = 0.0
         self.socket.recv(4096)
@@ -123,25 +133,35 @@ class _Sender:
             return code
         return b""
 
+    def begin(self) -> None:
+        """The first envelope."""
+        self.socket.sendall(self.envelopes[self.sent % len(self.envelopes)])
+
     def send(self, *, is_last: bool) -> None:
         """The message, and with it the next envelope or the goodbye."""
         self.began = time.perf_counter()
-        self.socket.sendall(self.message + (b"QUIT\r\n" if is_last else self.envelope))
+        message = self.messages[self.sent % len(self.messages)]
+        self.sent += 1
+        self.socket.sendall(message + (b"QUIT\r\n" if is_last else self.envelopes[self.sent % len(self.envelopes)]))
 
 
-def deliver(port: int, users: list[str], message: bytes, seconds: float, *, interval_s: float = 0.0) -> Deliveries:
+def deliver(
+    port: int, users: list[str], message: bytes | Sequence[Mail], seconds: float, *, interval_s: float = 0.0
+) -> Deliveries:
     """Deliver over one connection for each user, all at once, for so long; every reply must be a 250.
 
-    `interval_s`: of one connection, from a message to the next, for a load that is steady instead of full.
+    `message`: the same one each time, or several that take turns. `interval_s`: of one connection, from a message to
+    the next, for a load that is steady instead of full.
     """
     result = Deliveries()
-    senders = [_Sender(port, f"{user}@bench.test", message + b".\r\n") for user in users]
+    mails = (Mail("a@example.org", message),) if isinstance(message, bytes) else message
+    senders = [_Sender(port, f"{user}@bench.test", mails, at) for at, user in enumerate(users)]
     waiting: list[tuple[float, int]] = []
     began = time.perf_counter()
     with selectors.DefaultSelector() as selector:
         for at, one in enumerate(senders):
             selector.register(one.socket, selectors.EVENT_READ, at)
-            one.socket.sendall(one.envelope)
+            one.begin()
         left = len(senders)
         while left:
             for key, _ in selector.select(max(0.0, waiting[0][0] - time.perf_counter()) if waiting else None):
