@@ -137,6 +137,6 @@ def _insert_waiting(connection: apsw.Connection, rows: int) -> None:
         (rows, first, ACCOUNTS, now + WAITS_S, now),
     )
     tx.run(
-        "INSERT INTO destination (name, next_at, not_before, failures) SELECT destination, min(next_at), 0, 0 FROM"
-        " outgoing_recipient GROUP BY destination"
+        "INSERT INTO destination (name, shard, next_at, not_before, failures) SELECT destination, 0, min(next_at), 0, 0"
+        " FROM outgoing_recipient GROUP BY destination"
     )

@@ -4,6 +4,7 @@ Names are listed with their fields in `docs/events.md`; a test holds the code ag
 A value is escaped, so that no peer can write a line of its own into the log; a `Secret` never prints.
 """
 
+import re
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -12,6 +13,8 @@ from typing import Final
 from pochta import clock
 
 MAX_VALUE_CHARS: Final = 500  # a hostile argument must not fill the disk; no address or mailbox name needs more
+
+_PLAIN: Final = re.compile(r"[!#-<>-\[\]-~]+")  # ASCII that is printable, but for space, `"`, `=` and `\`
 
 Sink = Callable[[str], None]
 
@@ -50,13 +53,26 @@ def set_sink(sink: Sink) -> Sink:
 
 def _shown(value: object) -> str:
     text = str(value)[:MAX_VALUE_CHARS]
+    if _PLAIN.fullmatch(text):
+        return text
     if text and text.isprintable() and not any(c in ' "=\\' for c in text):
         return text
     return '"' + text.encode("unicode_escape").decode("ascii").replace('"', '\\"') + '"'
 
 
+_second: tuple[int, str] = (-1, "")  # the latest one, as it is written
+
+
+def _stamp(now_s: float) -> str:
+    global _second
+    milliseconds = int(now_s * 1000)
+    second, rest = divmod(milliseconds, 1000)
+    if _second[0] != second:
+        _second = second, datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    return f"{_second[1]}.{rest:03d}Z"
+
+
 def event(name: str, /, **fields: object) -> None:
     """Write one event; fields that are None are left out."""
-    stamp = datetime.fromtimestamp(clock.now_s(), UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3]
-    shown = "".join(f" {key}={_shown(value)}" for key, value in fields.items() if value is not None)
-    _sink(f"{stamp}Z {name}{shown}\n")
+    shown = "".join([f" {key}={_shown(value)}" for key, value in fields.items() if value is not None])
+    _sink(f"{_stamp(clock.now_s())} {name}{shown}\n")

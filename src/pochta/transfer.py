@@ -28,6 +28,7 @@ from pochta.queue.schedule import Schedule
 from pochta.queue.session import SessionLimits
 from pochta.queue.targets import OurSide
 from pochta.store import sign_ins
+from pochta.store.shares import WHOLE, Share
 from pochta.store.store import Store
 
 SRS_SECRET: Final = "srs"
@@ -179,24 +180,17 @@ def runner_of(
     routes: Routes,
     resolver: Resolver,
     is_held: IsHeld,
+    share: Share = WHOLE,
     session_limits: SessionLimits | None = None,
 ) -> Runner:
-    """Sends what is due; to be run under the lease `outbox.LEASE`."""
+    """Sends what is due in a share of the queue; to be run under its lease. Connections are parted equally."""
     outbound, schedule = settings.outbound, schedule_of(settings)
-    own_addresses = frozenset(
-        ip_address(one.host) for one in settings.listeners if one.host != "*" and one.protocol.value == "smtp"
-    )
     attempts = Attempts(
         contents=Contents(store),
         routes=routes,
         resolver=resolver,
         hello_name=settings.hostname,
-        own=OurSide(
-            names=frozenset({settings.hostname.lower()}),
-            addresses=frozenset() if outbound.loopback else own_addresses,
-            has_ipv6=outbound.ipv6,
-            allows_loopback=outbound.loopback,
-        ),
+        own=_our_side(settings),
         ca_file=None if outbound.ca_file is None else str(outbound.ca_file),
         limits=session_limits or SessionLimits(),
     )
@@ -206,12 +200,33 @@ def runner_of(
         attempts=attempts,
         late=LateDeliveries(store, intake, submitter, schedule, postmaster=settings.postmaster),
         reporter=Reporter(
-            store, intake, submitter, schedule, hostname=settings.hostname, postmaster=settings.postmaster
+            store,
+            intake,
+            submitter,
+            schedule,
+            hostname=settings.hostname,
+            postmaster=settings.postmaster,
+            share=share,
         ),
-        connections=settings.queue.connections,
+        connections=max(1, settings.queue.connections // share.of),
         connections_per_destination=settings.queue.connections_per_destination,
         random=_random,
         is_held=is_held,
+        share=share,
+    )
+
+
+def _our_side(settings: Settings) -> OurSide:
+    """By what a mail exchanger that is ourselves is known."""
+    outbound = settings.outbound
+    addresses = frozenset(
+        ip_address(one.host) for one in settings.listeners if one.host != "*" and one.protocol.value == "smtp"
+    )
+    return OurSide(
+        names=frozenset({settings.hostname.lower()}),
+        addresses=frozenset() if outbound.loopback else addresses,
+        has_ipv6=outbound.ipv6,
+        allows_loopback=outbound.loopback,
     )
 
 

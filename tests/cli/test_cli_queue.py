@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 
 from pochta import clock
 from pochta.cli.main import root
-from pochta.store import leases, outbox, queue_view
+from pochta.store import leases, outbox, queue_view, shares
 from pochta.store.outbox import Reached, Settled, State
 from pochta.store.store import Store
 from pochta.store.trails import Step
@@ -65,9 +65,9 @@ def in_store(home: Path, work: str) -> None:
 
 def _claim_and_settle(tx: Tx, is_settled: bool) -> None:
     now = int(clock.now_s())
-    number = leases.acquire(tx, outbox.LEASE, "test", now, 60)
+    number = leases.acquire(tx, shares.LEASE, "test", now, 60)
     assert number is not None
-    fence = leases.Fence(outbox.LEASE, number)
+    fence = leases.Fence(shares.LEASE, number)
     claim = outbox.claim(tx, fence, "b.test", 0, now, 10, 10)
     if is_settled:
         reply = "451 4.7.1 Try again later"

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from store_harness import NOW, Backend, new_message
 
-from pochta.store import arrivals, leases, outbox
+from pochta.store import arrivals, leases, outbox, shares
 from pochta.store.arrivals import Arrival, LocalRecipient, Taken
 from pochta.store.leases import Fence
 from pochta.store.outbox import Claim, NewOutgoing, NewRecipient, Owed, Reached, Recipient, Settled, State
@@ -51,9 +51,9 @@ def accept(backend: Backend, *sent: NewOutgoing, now: int = NOW, size: int = 100
 
 def lease(backend: Backend, now: int = NOW) -> Fence:
     """The queue's, taken from whoever has it."""
-    number = backend.write(0, leases.acquire, outbox.LEASE, "test", now, 1 << 30)
+    number = backend.write(0, leases.acquire, shares.LEASE, "test", now, 1 << 30)
     assert number is not None
-    return Fence(outbox.LEASE, number)
+    return Fence(shares.LEASE, number)
 
 
 def claim(backend: Backend, fence: Fence, name: str, now: int = NOW, after: int = -1) -> Claim:

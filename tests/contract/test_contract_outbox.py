@@ -11,6 +11,7 @@ from store_harness import NOW, Backend, counted, new_message
 from pochta.store import arrivals, outbox, queue_view, sending, trails
 from pochta.store.leases import LeaseLost
 from pochta.store.outbox import NEVER, NewRecipient, Owed, State
+from pochta.store.shares import Share
 from pochta.store.tx import Tx
 
 
@@ -61,11 +62,11 @@ def test_who_has_lost_the_lease_changes_nothing(backend: Backend) -> None:
         (outbox.claim, old, "x.test", -1, NOW, *rig.LIMITS),
         (outbox.settle, old, "x.test", (settled(one, None),), None),
         (outbox.unclaim, old, ((one.outgoing_id, one.n),), "x.test", NOW),
-        (outbox.take_over, old, NOW),
+        (outbox.take_over, old),
     ):
         with pytest.raises(LeaseLost):
             backend.write(0, *work)
-    assert backend.write(0, outbox.take_over, new, NOW) == 1
+    assert backend.write(0, outbox.take_over, new) == 1
     assert rig.addresses(claim(backend, new, "x.test")) == ["b@x.test"]
 
 
@@ -323,7 +324,7 @@ class Model:
 
     def take_over(self) -> None:
         self.fence = rig.lease(self.backend, self.now)
-        assert self.backend.write(0, outbox.take_over, self.fence, self.now) == len(self.claimed)
+        assert self.backend.write(0, outbox.take_over, self.fence) == len(self.claimed)
         self.claimed.clear()
         assert self.backend.query("SELECT 1 FROM outgoing_recipient WHERE state = 1") == []
 
@@ -447,3 +448,19 @@ def test_the_check_finds_what_nobody_would_look_at(sqlite: Backend, sql: str, wh
     assert any(what in one for one in sqlite.findings())
     for table in ("outgoing_recipient", "outgoing", "destination", "trail", "trail_address", "trail_step"):
         sqlite.execute(f"DELETE FROM {table}")
+
+
+def test_shares_part_the_queue_and_miss_nobody(backend: Backend) -> None:
+    names = [f"d{number}.test" for number in range(20)]
+    accept(backend, outgoing(*to(*[f"b@{name}" for name in names])))
+    shares = [Share(number, 3) for number in range(3)]
+    found = [set(backend.read(0, outbox.due_destinations, NOW, 100, share)) for share in shares]
+    assert set.union(*found) == set(names)
+    assert sum(map(len, found)) == len(names)
+    assert len({share.lease for share in shares}) == 3
+    fence = rig.lease(backend)
+    for name in names:
+        assert claim(backend, fence, name).recipients
+    for share, mine in zip(shares, found, strict=True):
+        assert backend.write(0, outbox.take_over, fence, share) == len(mine)
+        assert set(backend.read(0, outbox.due_destinations, NOW, 100, share)) == mine

@@ -25,7 +25,7 @@ from pochta.config import Listener, ListenerProtocol
 from pochta.delivery import record
 from pochta.delivery.intake import Intake
 from pochta.delivery.submit import Envelope, Origin, Target
-from pochta.store import check, outbox, sqlite
+from pochta.store import check, shares, sqlite
 from pochta.store.invariants import Severity
 from pochta.store.store import Store
 
@@ -82,7 +82,7 @@ class Victim:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         # the dead holder's lease would end by itself after half a minute
-        self.reader.execute("UPDATE lease SET expires_at = 0 WHERE name = ?", (outbox.LEASE,))
+        self.reader.execute("UPDATE lease SET expires_at = 0 WHERE name = ?", (shares.LEASE,))
         self.process.stdin.write(b"\n")
         self.process.stdin.flush()
         return int(self.process.stdout.readline())

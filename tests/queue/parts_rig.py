@@ -15,7 +15,7 @@ from pochta.queue.content import Contents
 from pochta.queue.late import LateDeliveries
 from pochta.queue.reports import Reporter
 from pochta.queue.schedule import Schedule
-from pochta.store import arrivals, check, leases, outbox, setup
+from pochta.store import arrivals, check, leases, outbox, setup, shares
 from pochta.store.arrivals import Arrival, Taken
 from pochta.store.invariants import Severity
 from pochta.store.leases import Fence
@@ -107,9 +107,9 @@ def run(
                 await store.write(0, edit.add_account, one, "", 0, START)
             settings = Settings(hostname="mx.us.test", data_dir=folder / "data")
             submitter = await transfer.submitter_of(settings, store, transfer.routes_of(settings))
-            number = await store.write(0, leases.acquire, outbox.LEASE, "t", START, 1 << 40)
+            number = await store.write(0, leases.acquire, shares.LEASE, "t", START, 1 << 40)
             assert number is not None
-            parts = Parts(store, submitter, Fence(outbox.LEASE, number), events)
+            parts = Parts(store, submitter, Fence(shares.LEASE, number), events)
             ticking.now = lambda: parts.now
             async with asyncio.timeout(20):
                 await test(parts)

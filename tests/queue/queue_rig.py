@@ -18,7 +18,7 @@ from pochta.delivery import record
 from pochta.delivery.intake import Intake
 from pochta.delivery.submit import Envelope, Origin, Submitter, Target
 from pochta.queue.runner import Runner
-from pochta.store import check, leases, outbox, queue_view, setup, trails
+from pochta.store import check, leases, outbox, queue_view, setup, shares, trails
 from pochta.store.invariants import Severity
 from pochta.store.leases import Fence
 from pochta.store.outbox import State
@@ -273,6 +273,6 @@ async def _make(
         settings, store, intake, submitter, routes=routes, resolver=resolver, is_held=lambda: True
     )
     store.subscribe(runner.hear)
-    number = await store.write(0, leases.acquire, outbox.LEASE, "test", START, FOR_EVER_S)
+    number = await store.write(0, leases.acquire, shares.LEASE, "test", START, FOR_EVER_S)
     assert number is not None
-    return Rig(store, intake, submitter, runner, Fence(outbox.LEASE, number), ids, events)
+    return Rig(store, intake, submitter, runner, Fence(shares.LEASE, number), ids, events)

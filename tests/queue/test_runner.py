@@ -20,7 +20,7 @@ from pochta.queue.reports import Reporter
 from pochta.queue.runner import Runner
 from pochta.queue.schedule import Schedule
 from pochta.queue.settling import End, Fate
-from pochta.store import arrivals, check, leases, outbox, setup
+from pochta.store import arrivals, check, leases, outbox, setup, shares
 from pochta.store.arrivals import Arrival
 from pochta.store.blobs import NewBlob
 from pochta.store.invariants import Severity
@@ -165,9 +165,9 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[
         async def work() -> None:
             store = Store(tmp_path / "data")
             store.start(hears_hints=False)
-            number = await store.write(0, leases.acquire, outbox.LEASE, "t", NOW, 1 << 40)
+            number = await store.write(0, leases.acquire, shares.LEASE, "t", NOW, 1 << 40)
             assert number is not None
-            rig = Rig(store, Fence(outbox.LEASE, number))
+            rig = Rig(store, Fence(shares.LEASE, number))
             rig.running = running = asyncio.create_task(rig.runner.run(rig.fence))
             try:
                 async with asyncio.timeout(20):
@@ -307,7 +307,7 @@ def test_late_deliveries_that_meet_a_bug_are_claimed_no_more(run: Run, monkeypat
 
 def test_a_lost_lease_ends_the_work(run: Run) -> None:
     async def test(rig: Rig) -> None:
-        await rig.store.write(0, leases.acquire, outbox.LEASE, "t", NOW, 1 << 40)
+        await rig.store.write(0, leases.acquire, shares.LEASE, "t", NOW, 1 << 40)
         await rig.accept("b@x.test")
         with pytest.raises(BaseExceptionGroup) as caught:
             await rig.running

@@ -60,7 +60,7 @@ def _rows(status: "Status", server: "ServerFigures") -> "Iterator[tuple[str, str
     yield "free disk", f"{show_size(server.free_disk_bytes)}; no new mail under {show_size(server.min_free_bytes)}"
     yield "background", server.lease_holder or "nobody"
     waiting = counted(server.queue_destinations, "destination")
-    yield "queue", f"{waiting} waited for; {server.queue_holder or 'nobody'} sends"
+    yield "queue", f"{waiting} waited for; {counted(server.queue_senders, 'worker')} to send"
 
 
 def _worker_rows(status: "Status") -> list[tuple[str, ...]]:

@@ -22,6 +22,7 @@ from pochta.store import arrivals, blobs, outbox
 from pochta.store.leases import Fence, LeaseLost
 from pochta.store.messages import NewMessage
 from pochta.store.outbox import Outgoing, Owed, Recipient, Reports
+from pochta.store.shares import WHOLE, Share
 from pochta.store.store import Store
 
 REPORTS_A_LOOK: Final = 50
@@ -55,7 +56,9 @@ class Reporter:
         *,
         hostname: str,
         postmaster: str | None,
+        share: Share = WHOLE,
     ) -> None:
+        self._share = share
         self._store = store
         self._intake = intake
         self._submitter = submitter
@@ -73,7 +76,7 @@ class Reporter:
         now = clock.now_s()
         self._not_before = {one: at for one, at in self._not_before.items() if at > now}
         after = 0
-        while due := await self._store.read(0, outbox.reports_due, int(now), after, REPORTS_A_LOOK):
+        while due := await self._store.read(0, outbox.reports_due, int(now), after, REPORTS_A_LOOK, self._share):
             after = due[-1]
             for outgoing_id in due:
                 if outgoing_id not in self._not_before:

@@ -1,11 +1,11 @@
-"""The runner: one process at a time takes what is due out of the store, has it sent, and writes down what came of it.
+"""The runner: takes what is due in its share of the queue, has it sent, and writes down what came of it.
 
 Theory of operation
 -------------------
-`run(fence)` is work under the lease `outbox.LEASE`. The dispatcher asks the store which destinations are due and gives
-each a *deliverer*, as long as there are free connections. A deliverer claims a few recipients (in turn for each
-sender), has them sent one message after the other over one connection, settles each, and claims again; when its
-destination has nobody due, or others wait for its place, it ends. A destination gets more deliverers, up to its
+`run(fence)` is work under the lease of a share (`store.shares`). The dispatcher asks the store which destinations are
+due and gives each a *deliverer*, as long as there are free connections. A deliverer claims a few recipients (in turn
+for each sender), has them sent one message after the other over one connection, settles each, and claims again; when
+its destination has nobody due, or others wait for its place, it ends. A destination gets more deliverers, up to its
 limit: one for each full claim, and one whenever somebody is due beside those under way. One that cannot be reached is
 left with none until its back-off ends, and whatever was due there counts as tried.
 
@@ -39,6 +39,7 @@ from pochta.store import outbox
 from pochta.store.hints import ANYTHING
 from pochta.store.leases import Fence, LeaseLost
 from pochta.store.outbox import LOCAL, NEWS, Claim, Reached, Recipient, Settled
+from pochta.store.shares import WHOLE, Share
 from pochta.store.store import Store
 from pochta.store.tx import Hint, Tx
 
@@ -79,8 +80,10 @@ class Runner:
         connections_per_destination: int,
         random: Callable[[], float],
         is_held: IsHeld,
+        share: Share = WHOLE,
     ) -> None:
         self._store = store
+        self._share = share
         self._schedule = schedule
         self._attempts = attempts
         self._late = late
@@ -134,7 +137,7 @@ class Runner:
         self._is_stopping = self._is_resting = False
         self._lost = None
         self.wake()
-        taken = await self._store.write(0, outbox.take_over, fence, int(clock.now_s()))
+        taken = await self._store.write(0, outbox.take_over, fence, self._share)
         if taken:
             log.event("queue.taken_over", rows=taken)
         try:
@@ -208,7 +211,7 @@ class Runner:
             return ASK_EVERY_S
         now = int(clock.now_s())
         limit = len(self._active) + DESTINATIONS_A_LOOK
-        found = await self._store.read(0, outbox.due_destinations, now, limit)
+        found = await self._store.read(0, outbox.due_destinations, now, limit, self._share)
         # also one more for a destination that has some: those may be held up by a slow server or a large message
         names = [name for name in found if self._active[name] < self._most(name)]
         # stable: among equals the longest waiting first
@@ -221,7 +224,7 @@ class Runner:
         if len(found) == limit or any(self._active[name] < self._most(name) for name in names):
             return LOOK_AGAIN_S
         # who is due now has all its deliverers, whose ends wake us
-        due_at = await self._store.read(0, outbox.next_due_at, now)
+        due_at = await self._store.read(0, outbox.next_due_at, now, self._share)
         return ASK_EVERY_S if due_at is None else min(ASK_EVERY_S, max(LOOK_AGAIN_S, due_at - clock.now_s()))
 
     def _most(self, name: str) -> int:

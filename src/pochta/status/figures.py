@@ -78,7 +78,7 @@ class ServerFigures(Struct, frozen=True, kw_only=True):
     view_memory_bytes: int
     spool_memory_bytes: int
     lease_holder: str | None
-    queue_holder: str | None
+    queue_senders: int
     queue_destinations: int
 
 
@@ -126,7 +126,7 @@ def together(workers: Sequence[WorkerFigures]) -> ServerFigures | None:
         view_memory_bytes=sum(one.view_memory_bytes for one in workers),
         spool_memory_bytes=sum(one.spool_memory_bytes for one in workers),
         lease_holder=next((one.lease_holder for one in workers if one.lease_holder), None),
-        queue_holder=next((one.queue_holder for one in workers if one.queue_holder), None),
+        queue_senders=sum(1 for one in workers if one.queue_holder),
         queue_destinations=max(one.queue_destinations for one in workers),
     )
 

@@ -48,6 +48,7 @@ class Sources:
     """Where a worker's figures come from."""
 
     index: int
+    queue_lease: str
     min_free_bytes: int
     store: Store
     views: _Kept
@@ -88,7 +89,7 @@ async def measure(sources: Sources, listeners: tuple[ListenerFigures, ...]) -> W
         view_memory_bytes=sources.views.memory_bytes,
         spool_memory_bytes=sources.spool.memory_bytes,
         lease_holder=await store.read(0, leases.holder_of, leases.BACKGROUND, int(clock.now_s())),
-        queue_holder=await store.read(0, leases.holder_of, outbox.LEASE, int(clock.now_s())),
+        queue_holder=await store.read(0, leases.holder_of, sources.queue_lease, int(clock.now_s())),
         queue_destinations=await store.read(0, outbox.waiting_destinations),
     )
 

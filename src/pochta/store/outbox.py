@@ -30,9 +30,9 @@ from typing import Final, NamedTuple
 from pochta.store import blobs, leases, sending, trails
 from pochta.store.blobs import StoredBlob
 from pochta.store.leases import Fence
+from pochta.store.shares import WHOLE, Share, shard_of
 from pochta.store.tx import Row, Tx
 
-LEASE: Final = "queue"  # whoever holds it runs the queue
 NEWS: Final = -1  # the account of a hint that says: the queue has changed
 NEVER: Final = 2**53  # the next_at of a destination that nobody waits for
 LOCAL: Final = ""  # the destination of rows that are delivered here, at a later time
@@ -245,9 +245,10 @@ def note_due(tx: Tx, destinations: Iterable[str], next_at: int) -> None:
     """See to it that the destinations are looked at by `next_at`, or when their back-off ends."""
     # Written even where nothing changes: on PostgreSQL `_put_off`, which did not see our rows, must collide with us.
     tx.run_many(
-        "INSERT INTO destination (name, next_at, not_before, failures) VALUES (?, ?, 0, 0) ON CONFLICT (name) DO UPDATE"
+        "INSERT INTO destination (name, shard, next_at, not_before, failures) VALUES (?, ?, ?, 0, 0)"
+        " ON CONFLICT (name) DO UPDATE"
         f" SET next_at = CASE WHEN destination.next_at > {_LATER} THEN {_LATER} ELSE destination.next_at END",
-        [(name, next_at) for name in sorted(destinations)],
+        [(name, shard_of(name), next_at) for name in sorted(destinations)],
     )
 
 
@@ -259,28 +260,35 @@ def note_waiting(tx: Tx, destinations: Iterable[str]) -> None:
             note_due(tx, (name,), row[1])
 
 
-def take_over(tx: Tx, fence: Fence, now: int) -> int:
-    """What a dead holder had claimed waits again; how many rows. To be called once by each new holder.
+def take_over(tx: Tx, fence: Fence, share: Share = WHOLE) -> int:
+    """What a dead holder had claimed of the share waits again; how many rows. To be called once by each new holder.
 
     Raises:
         LeaseLost.
     """
     leases.check_fence(tx, *fence)
-    names = {row[0] for row in tx.rows("SELECT destination FROM outgoing_recipient WHERE state = 1")}
-    count = tx.run("UPDATE outgoing_recipient SET state = 0 WHERE state = 1")
-    note_waiting(tx, names)
-    return count
+    rows = tx.rows("SELECT outgoing_id, n, destination FROM outgoing_recipient WHERE state = 1")
+    taken = [row for row in rows if share.has(row[2])]
+    tx.run_many("UPDATE outgoing_recipient SET state = 0 WHERE outgoing_id = ? AND n = ?", [row[:2] for row in taken])
+    note_waiting(tx, {row[2] for row in taken})
+    return len(taken)
 
 
-def due_destinations(tx: Tx, now: int, limit: int) -> list[str]:
+def due_destinations(tx: Tx, now: int, limit: int, share: Share = WHOLE) -> list[str]:
     """The names of destinations that somebody may be due for, longest waiting first."""
-    rows = tx.rows("SELECT name FROM destination WHERE next_at <= ? ORDER BY next_at LIMIT ?", (now, limit))
+    rows = tx.rows(
+        "SELECT name FROM destination WHERE next_at <= ? AND shard >= ? AND shard < ? ORDER BY next_at LIMIT ?",
+        (now, *share.shards, limit),
+    )
     return [row[0] for row in rows]
 
 
-def next_due_at(tx: Tx, after: int = -(2**53)) -> int | None:
+def next_due_at(tx: Tx, after: int = -(2**53), share: Share = WHOLE) -> int | None:
     """When the next destination is due after that time; None when nobody waits."""
-    row = tx.row("SELECT min(next_at) FROM destination WHERE next_at > ?", (after,))
+    row = tx.row(
+        "SELECT next_at FROM destination WHERE next_at > ? AND shard >= ? AND shard < ? ORDER BY next_at LIMIT 1",
+        (after, *share.shards),
+    )
     return None if row is None or row[0] in (None, NEVER) else int(row[0])
 
 
@@ -549,16 +557,17 @@ class Reports(NamedTuple):
     recipients: tuple[Recipient, ...]
 
 
-def reports_due(tx: Tx, now: int, after: int, limit: int) -> list[int]:
+def reports_due(tx: Tx, now: int, after: int, limit: int, share: Share = WHOLE) -> list[int]:
     """Messages above `after` with reports owed; while attempts are under way, they wait a while for what comes of it.
 
     `report_of` tells the rest.
     """
     rows = tx.rows(
-        "SELECT DISTINCT outgoing_id FROM outgoing_recipient r WHERE report > 0 AND outgoing_id > ? AND (NOT EXISTS"
+        "SELECT DISTINCT outgoing_id FROM outgoing_recipient r WHERE report > 0 AND outgoing_id > ?"
+        " AND outgoing_id - outgoing_id / ? * ? = ? AND (NOT EXISTS"
         " (SELECT 1 FROM outgoing_recipient c WHERE c.outgoing_id = r.outgoing_id AND c.state = 1)"
         " OR (state <> 1 AND coalesce(last_at, next_at) <= ?)) ORDER BY outgoing_id LIMIT ?",
-        (after, now - REPORT_AFTER_S, limit),
+        (after, share.of, share.of, share.number, now - REPORT_AFTER_S, limit),
     )
     return [row[0] for row in rows]
 

@@ -340,6 +340,7 @@ CREATE INDEX outgoing_report ON outgoing_recipient (outgoing_id) WHERE report > 
 
 CREATE TABLE destination (
   name TEXT NOT NULL PRIMARY KEY,
+  shard INTEGER NOT NULL,
   next_at INTEGER NOT NULL,
   not_before INTEGER NOT NULL,
   failures INTEGER NOT NULL,
