@@ -149,7 +149,6 @@ class App:
         self._tasks.append(loop.create_task(self.loop_lag.watch(), name="loop lag"))
         self._tasks.append(loop.create_task(self.background.run(), name="background"))
         self._sending = loop.create_task(self.queue.run(), name="queue")
-        self._tasks.append(self._sending)
         if self.pop3_locks is not None:
             self._tasks.append(loop.create_task(self.pop3_locks.run(), name="pop3 locks"))
             self._tasks[-1].add_done_callback(self._tell_death)
@@ -347,7 +346,9 @@ class App:
 
     async def stop(self) -> None:
         """Accept no more, let commands under way end, close everything."""
-        self._sending.cancel()  # transactions under way come to their end meanwhile
+        # Transactions under way come to their end meanwhile. Cancelled once, and waited for: a second time would cut
+        # them off, and what the other server has taken by then would be sent again.
+        self._sending.cancel()
         for acceptor in self._acceptors:
             acceptor.close()
         for imap in tuple(self.imap_connections):
@@ -367,6 +368,7 @@ class App:
                 for acceptor in self._acceptors:
                     acceptor.abort_all()
         await asyncio.gather(*self.pop3_updates, return_exceptions=True)  # QUITs whose peers did not wait
+        await asyncio.gather(self._sending, return_exceptions=True)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -75,7 +75,8 @@ def _route(one: RouteSetting, outbound: Outbound) -> Route:
         name=one.name,
         hosts=tuple(parse_host(host, port) for host in one.hosts),
         port=outbound.port,
-        tls=_TLS[one.tls or outbound.tls],
+        # a password goes to nobody whose name is not proved
+        tls=RouteTls.REQUIRED if one.username is not None else _TLS[one.tls or outbound.tls],
         is_implicit_tls=one.implicit_tls,
         credentials=credentials,
         source_addresses=_addresses(one.source_addresses or outbound.source_addresses),

@@ -130,10 +130,10 @@ class Route(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             ' asked, `"relay.example.net:587"`, `"[192.0.2.1]:25"`. They are tried in this order; none: as DNS says.'
         ),
     ] = ()
-    tls: Annotated[OutboundTls | None, Meta(description="As `outbound.tls`; none: as it says.")] = None
+    tls: Annotated[OutboundTls | None, Meta(description="As `outbound.tls`; none: as it says, and `required` where there is a username.")] = None
     implicit_tls: Annotated[bool, Meta(description="TLS from the first byte (port 465).")] = False
     lmtp: Annotated[bool, Meta(description="The hosts speak LMTP.")] = False
-    username: Annotated[str | None, Meta(description="To sign in at the hosts with, over TLS only.")] = None
+    username: Annotated[str | None, Meta(description="To sign in at the hosts with, which must prove their names by a certificate.")] = None
     password_file: Annotated[
         Path | None,
         Meta(

@@ -83,5 +83,7 @@ def _check_route(path: Path, where: str, route: Route) -> None:
         raise SetupError(f"{path}: {where}: lmtp, implicit_tls and username need hosts; name them")
     if (route.username is None) != (route.password_file is None):
         raise SetupError(f"{path}: {where}: username and password_file go together; write both")
-    if route.username is not None and route.tls is OutboundTls.NEVER:
-        raise SetupError(f'{path}: {where}: a password is not sent without TLS; remove tls = "never"')
+    if route.username is not None and route.tls not in (None, OutboundTls.REQUIRED):
+        raise SetupError(
+            f'{path}: {where}: a password goes only to a server that proves its name; remove tls = "{route.tls}"'
+        )
