@@ -227,6 +227,37 @@ def test_every_bound_is_held(tmp_path: Path) -> None:
             assert said.startswith(f"{table}.{key}: expected a whole")
 
 
+ROUTE = '[[route]]\nname = "out"\nhosts = ["relay.example.net"]\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[queue]\nretry_after_s = [60, 0]\n", "queue.retry_after_s: 0 is no wait between attempts"),
+        ('[dns]\nservers = ["ns.example.org"]\n', 'dns.servers: "ns.example.org" is not an address and a port'),
+        ('[dns]\nservers = ["*:53"]\n', 'dns.servers: "*:53" is no place to ask; write it as "127.0.0.1:53"'),
+        ('[checks]\nblocklists = ["no such"]\n', 'checks.blocklists: "no such" is no zone'),
+        ('[checks]\naccept_from = ["a b"]\n', 'checks.accept_from: "a b" is neither a network nor a domain'),
+        ('[outbound]\nsource_addresses = ["here"]\n', 'outbound.source_addresses: "here" is not an IP address'),
+        ('[outbound]\nsource_addresses = ["10.0.0.1", "10.0.0.2"]\n', "outbound.source_addresses: names two"),
+        ('[outbound]\nca_file = "none.pem"\n', "outbound.ca_file: "),
+        (ROUTE + ROUTE.replace('"out"', '"in"'), 'route 2: mail to * from * already goes by route "out"'),
+        (ROUTE + 'username = "anna"\n', "route 1: username and password_file go together; write both"),
+        (ROUTE + 'username = "anna"\npassword_file = "none"\n', "route 1: password_file: "),
+        (ROUTE + 'username = "a"\npassword_file = "x"\ntls = "opportunistic"\n', "route 1: a password goes only to"),
+        ('[[route]]\nname = "out"\nlmtp = true\n', "route 1: lmtp, implicit_tls and username need hosts"),
+        ('[[route]]\nname = "o ut"\n', 'route 1: name "o ut" may hold letters'),
+        (ROUTE.replace("relay.example.net", "a:b:c"), 'route 1: hosts: "a:b:c" is no host'),
+        (
+            listener('proxy_from = ["x"]', protocol="smtp", address="127.0.0.1:2525"),
+            'listener 1: proxy_from: "x" is no',
+        ),
+    ],
+)
+def test_settings_of_transfer_that_cannot_be_meant(tmp_path: Path, text: str, said: str) -> None:
+    assert refusal(tmp_path / "pochta.toml", MINIMAL + text).startswith(said)
+
+
 @pytest.mark.parametrize(
     ("first", "second"),
     [

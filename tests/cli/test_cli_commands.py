@@ -273,7 +273,7 @@ def note(where: str, target: str) -> str:
 
 
 def elsewhere(where: str, target: str) -> str:
-    remedy = "mail for it is refused until this server can send to others"
+    remedy = "mail for it is sent on to the server of that domain"
     return f"note: {where}: sends to {target}, which is not kept here; {remedy}\n"
 
 

@@ -46,7 +46,13 @@ def test_first_keys_sign_at_once(backend: Backend, domain: str) -> None:
     assert "secret" not in f"{first!r} {pair()!r}"
     assert active(backend, "other.example") == active(backend, "none.example") == active(backend, "") == []
     assert backend.write(0, dkim_keys.rotate, "other.example", pair(), NOW) == ("p202506r", "p202506e")
-    assert active(backend, "other.example") == ["p202506r", "p202506e"]
+    assert active(backend, "other.example") == []
+
+
+def test_domains_without_keys(backend: Backend, domain: str) -> None:
+    assert domain in backend.read(0, dkim_keys.without_keys)
+    backend.write(0, dkim_keys.add, domain, pair(), NOW)
+    assert domain not in backend.read(0, dkim_keys.without_keys)
 
 
 def test_rotation(backend: Backend, domain: str) -> None:

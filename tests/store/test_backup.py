@@ -15,9 +15,12 @@ from pochta import clock
 from pochta.cli import backup as backup_command
 from pochta.cli import restore as restore_command
 from pochta.errors import SetupError
-from pochta.store import backup, check, leases, mailboxes, messages, placements, setup, sqlite
+from pochta.store import arrivals, backup, check, leases, mailboxes, messages, placements, queue_view, setup, sqlite
+from pochta.store.arrivals import Arrival
+from pochta.store.outbox import NewOutgoing, NewRecipient
 from pochta.store.store import Store
 from pochta.store.sweep import Sweeper
+from pochta.store.trails import NewTrail
 
 DAY = 86_400
 EVERYTHING = ((1, messages.UID_LIMIT),)
@@ -221,6 +224,25 @@ def test_no_number_that_a_client_may_have_seen_comes_again(tmp_path: Path) -> No
             assert {name: new[name] > seen[name] for name in seen} == dict.fromkeys(seen, True)
             assert new["mod_seq"] > first_mod_seq > old_mod_seq
             assert await errors(store) == []
+
+    asyncio.run(body())
+
+
+def test_what_waits_in_the_queue_is_held_after_a_restore(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with opened(tmp_path / "data") as store:
+            recipient = NewRecipient("b.test", "b@b.test")
+            outgoing = NewOutgoing(
+                *(0, "command", "a@a.test", "a@a.test", None, None, "7bit", False, False, True, 0, None, None, 0),
+                recipients=(recipient,),
+            )
+            arrival = Arrival(NewTrail("t", "", "", (), "{}"), (), (outgoing,), outgoing._replace(recipients=()))
+            await store.write(0, arrivals.accept, arrival, new_message(), NOW)
+            await asyncio.to_thread(backup.backup, tmp_path / "data", tmp_path / "backup")
+        manifest = backup.restore(tmp_path / "backup", tmp_path / "restored")
+        assert manifest.held == 1
+        async with opened(tmp_path / "restored") as store:
+            assert await store.read(0, queue_view.count) == (0, 1)
 
     asyncio.run(body())
 

@@ -66,5 +66,5 @@ def _all_targets(tx: Tx) -> list[tuple[str, str, tuple[str, str]]]:
 
 
 def _elsewhere(where: str, target: str) -> Finding:
-    remedy = "mail for it is refused until this server can send to others"
+    remedy = "mail for it is sent on to the server of that domain"
     return Finding(Severity.NOTE, f"sends to {target}, which is not kept here", where, remedy)

@@ -19,7 +19,7 @@ def command(ctx: click.Context, folder: Path, target: Path | None) -> None:
 
     It goes into data_dir of the settings, or into NEWDIR, which must not hold a store yet; nothing is overwritten. The
     settings that were backed up stand in DIR/pochta.toml; put them in place first. Mail programs notice nothing but
-    what came in after the backup and is lost.
+    what came in after the backup and is lost. What waited in the queue is held, for it may have been sent since.
     """
     from pochta import config
     from pochta.store import backup
@@ -31,6 +31,11 @@ def command(ctx: click.Context, folder: Path, target: Path | None) -> None:
     with one_line_errors(), progress_bar() as progress:
         manifest = backup.restore(folder, target, owner=_owner(target, user), progress=progress)
     click.echo(f"{target}: {counted(manifest.accounts, 'account')}, {counted(manifest.messages, 'message')}")
+    if manifest.held:
+        click.echo(
+            f"{counted(manifest.held, 'recipient')} of the queue held: look with `pochta queue list`, then"
+            " `pochta queue release --all`, or delete"
+        )
     if manifest.missing:
         raise click.ClickException(f"{len(manifest.missing)} files of messages were not in the backup; see {folder}")
     if (folder / CONFIG_NAME).exists():

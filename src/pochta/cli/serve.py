@@ -29,9 +29,33 @@ def command(ctx: click.Context, ready_file: Path | None) -> None:
         status = supervisor.run(
             settings,
             ready_file=ready_file,
-            prepare=partial(setup.prepare, settings.data_dir),
+            prepare=partial(_prepare, settings.data_dir),
             finish=partial(setup.finish, settings.data_dir),
         )
     except SetupError as error:
         raise error if str(path) in str(error) else SetupError(f"{path}: {error}") from None
     ctx.exit(status)
+
+
+def _prepare(data_dir: Path) -> None:
+    """The store ready to be served, with keys for domains that were made before there were any."""
+    import asyncio
+
+    from pochta import clock
+    from pochta.accounts import signing
+    from pochta.store import dkim_keys, setup
+    from pochta.store.store import Store
+
+    setup.prepare(data_dir)
+
+    async def make_keys() -> None:
+        store = Store(data_dir)
+        store.start(hears_hints=False)
+        try:
+            for name in await store.read(0, dkim_keys.without_keys):
+                now = int(clock.now_s())
+                await store.write(0, signing.rotate, name, signing.new_keys(now), now)
+        finally:
+            await store.close()
+
+    asyncio.run(make_keys())

@@ -30,7 +30,7 @@ from pochta.config.schema import (
     split_address,
     struct_of,
 )
-from pochta.config.transfer_check import check_transfer
+from pochta.config.transfer_check import check_transfer, check_transfer_files
 from pochta.errors import SetupError
 
 ENVIRONMENT_KEY: Final = "POCHTA_CONFIG"
@@ -94,8 +94,10 @@ def _load(path: Path, check_files: bool) -> Settings:
         raise SetupError(_explain(path, str(error))) from None
     settings = _with_absolute_paths(settings, raw, path.absolute().parent)
     _check(path, settings)
-    if check_files and settings.uses_tls:
-        _check_readable(path, settings.tls)
+    if check_files:
+        check_transfer_files(path, settings)
+        if settings.uses_tls:
+            _check_readable(path, settings.tls)
     return settings
 
 

@@ -49,7 +49,8 @@ class Queue(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     retry_after_s: Annotated[
         tuple[int, ...],
         Meta(
-            description="Waits before the second, third, … attempt. A server that greylists is passed after the"
+            description="Waits before the second, third, … attempt. A server that cannot be reached at all is left"
+            " alone for 1, 2, 5, 10, 15, then 30 minutes, whatever these say. One that greylists is passed after the"
             " second or third; RFC 5321 §4.5.4.1 wants 30 minutes between attempts in the long run."
         ),
     ] = (60, 300, 900, 1800, HOUR_S, 2 * HOUR_S, 4 * HOUR_S)
@@ -130,10 +131,15 @@ class Route(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             ' asked, `"relay.example.net:587"`, `"[192.0.2.1]:25"`. They are tried in this order; none: as DNS says.'
         ),
     ] = ()
-    tls: Annotated[OutboundTls | None, Meta(description="As `outbound.tls`; none: as it says, and `required` where there is a username.")] = None
+    tls: Annotated[
+        OutboundTls | None,
+        Meta(description="As `outbound.tls`; none: as it says, and `required` where there is a username."),
+    ] = None
     implicit_tls: Annotated[bool, Meta(description="TLS from the first byte (port 465).")] = False
     lmtp: Annotated[bool, Meta(description="The hosts speak LMTP.")] = False
-    username: Annotated[str | None, Meta(description="To sign in at the hosts with, which must prove their names by a certificate.")] = None
+    username: Annotated[
+        str | None, Meta(description="To sign in at the hosts with, which must prove their names by a certificate.")
+    ] = None
     password_file: Annotated[
         Path | None,
         Meta(

@@ -2,16 +2,19 @@
 
 import re
 from ipaddress import ip_address, ip_network
+from itertools import product
 from pathlib import Path
 from typing import Final
 
 from pochta.config.schema import Settings, split_address
-from pochta.config.transfer import OutboundTls, Route
+from pochta.config.transfer import DAY_S, OutboundTls, Queue, Route
 from pochta.errors import SetupError
 
 _ROUTE_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,40}")
 _DOMAIN: Final = re.compile(r"(?:\*\.)?[^\s@*:/\[\]]+|\*")
 _SENDER: Final = re.compile(r"[^\s@*]+@[^\s@*:/]+")
+_ZONE: Final = re.compile(r"(?:[A-Za-z0-9_-]{1,63}\.)+[A-Za-z0-9-]{1,63}\.?")
+RETRY_MAX_S: Final = 30 * DAY_S
 _HOST: Final = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?")
 
 
@@ -21,9 +24,10 @@ def check_transfer(path: Path, settings: Settings) -> None:
         try:
             host, port = split_address(server)
         except ValueError as error:
-            raise SetupError(f'{path}: dns.servers: "{server}" {error}') from None
+            raise SetupError(f'{path}: dns.servers: "{server}" {error}'.replace(":25", ":53")) from None
         if host == "*" or not port:
             raise SetupError(f'{path}: dns.servers: "{server}" is no place to ask; write it as "127.0.0.1:53"')
+    _check_queue(path, settings.queue)
     checks = settings.checks
     for key in ("accept_from", "junk_from", "reject_from"):
         for one in getattr(checks, key):
@@ -39,12 +43,48 @@ def check_transfer(path: Path, settings: Settings) -> None:
                     f'{path}: listener {number}: proxy_from: "{one}" is no network; write it as "192.0.2.7"'
                 )
     _check_sources(path, "outbound.source_addresses", settings.outbound.source_addresses)
+    for zone in checks.blocklists:
+        if not _ZONE.fullmatch(zone):
+            raise SetupError(f'{path}: checks.blocklists: "{zone}" is no zone; write it as "zen.example.org"')
     names: set[str] = set()
+    taken: dict[tuple[str, str], str] = {}
     for number, route in enumerate(settings.routes, 1):
         _check_route(path, f"route {number}", route)
         if route.name in names:
             raise SetupError(f'{path}: route {number}: name "{route.name}" stands twice; give each its own')
         names.add(route.name)
+        for pair in product(map(str.lower, route.recipients), map(str.lower, route.senders or ("*",))):
+            if pair in taken:
+                raise SetupError(
+                    f"{path}: route {number}: mail to {pair[0]} from {pair[1]} already goes by route"
+                    f' "{taken[pair]}"; give one of them other recipients or senders'
+                )
+            taken[pair] = route.name
+
+
+def _check_queue(path: Path, queue: Queue) -> None:
+    for wait_s in queue.retry_after_s:
+        if not 1 <= wait_s <= RETRY_MAX_S:
+            raise SetupError(
+                f"{path}: queue.retry_after_s: {wait_s} is no wait between attempts; write 1 to {RETRY_MAX_S} seconds"
+            )
+
+
+def check_transfer_files(path: Path, settings: Settings) -> None:
+    """Raise SetupError for the first file of these settings that cannot be read."""
+    files = [(f"route {number}: password_file", one.password_file) for number, one in enumerate(settings.routes, 1)]
+    for key, file in (*files, ("outbound.ca_file", settings.outbound.ca_file)):
+        if file is None:
+            continue
+        try:
+            with file.open("rb") as opened:
+                is_empty = not opened.readline().strip()
+        except OSError as error:
+            raise SetupError(
+                f"{path}: {key}: {file} cannot be read ({error.strerror}); make it, or name another file"
+            ) from None
+        if is_empty:
+            raise SetupError(f"{path}: {key}: {file} begins with an empty line; write what it is for into the first")
 
 
 def _is_network(text: str) -> bool:

@@ -68,7 +68,10 @@ Progress = Callable[[str, int, int], None]  # phase, units done, units in all
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """What a backup holds. `missing`: blob files that were not in the store either (`pochta check` tells more)."""
+    """What a backup holds. `missing`: blob files that were not in the store either (`pochta check` tells more).
+
+    `held`: recipients of the queue that a restore has held.
+    """
 
     format: int
     program: str
@@ -82,6 +85,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     blob_bytes: int
     files: tuple[str, ...]
     missing: tuple[str, ...]
+    held: int = 0
 
 
 def _tell_nobody(phase: str, done: int, total: int) -> None:
@@ -162,7 +166,7 @@ def restore(
         lost = set(linked.missing) - set(manifest.missing)
         if lost:
             raise SetupError(f"{source}: {len(lost)} files of the backup are gone, {min(lost)} among them")
-        raise_numbers(unfinished, progress)
+        held = raise_numbers(unfinished, progress)
         made += _restore_tls(source, target, manifest)
         (target / "run").mkdir(mode=0o700, exist_ok=True)
         if owner is not None:
@@ -176,11 +180,13 @@ def restore(
             leftover.unlink()
         shutil.rmtree(blob_folder, ignore_errors=True)
         raise
-    return manifest
+    return msgspec.structs.replace(manifest, held=held)
 
 
-def raise_numbers(database: Path, progress: Progress = _tell_nobody) -> None:
+def raise_numbers(database: Path, progress: Progress = _tell_nobody) -> int:
     """Let a restored store give out no number that the lost one may have given out, and mark it as cleanly stopped.
+
+    What waited in its queue is held; how many recipients.
 
     Every account's mod_seq, every mailbox's and every placement's becomes the new floor, and the change log begins
     there: a client that saw changes the backup knows nothing of is told the state of everything, not just what changed.
@@ -203,12 +209,22 @@ def raise_numbers(database: Path, progress: Progress = _tell_nobody) -> None:
             connection.execute("UPDATE placement SET mod_seq = ?", (floor,))
             connection.execute("DELETE FROM change")
             _raise_row_ids(connection)
+            held = _hold_queue(connection)
             connection.execute("UPDATE lease SET expires_at = 0")
             connection.execute("UPDATE meta SET number = 1 WHERE name = 'is_clean'")
         connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
         progress("numbers", 1, 1)
     finally:
         connection.close()
+    return held
+
+
+def _hold_queue(connection: apsw.Connection) -> int:
+    """What waited in the queue may have been sent since: whether it is sent again is for a person to say."""
+    if connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'outgoing_recipient'").fetchall():  # 2 had no queue
+        connection.execute("UPDATE outgoing_recipient SET state = 2 WHERE state < 2")
+        return connection.changes()
+    return 0
 
 
 def _raise_uids(connection: apsw.Connection) -> None:

@@ -5,8 +5,8 @@ Decides what a key's row looks like and which states it goes through. Refuses to
 
 Theory of operation. A key is **next** (`signs_from` empty: its record is to be published), **signing** (`signs_from`
 set), **retired** (`retired_at` set: signs no more, its record stays in DNS so that mail under way verifies), and after
-OVERLAP_S forgotten. Keys made with a domain, or as the first of one, sign at once: until their record stands, mail
-fares as if it had no signature. Later ones wait until somebody has seen their record (`activate`).
+OVERLAP_S forgotten. Keys made with a domain sign at once: until their record stands, mail fares as if it had no
+signature. All others wait until somebody has seen their record (`activate`).
 
 Invariants: of each algorithm a domain has at most one signing key and at most one next key; a selector never stands for
 two keys that exist; private keys print nowhere (INV-11).
@@ -75,7 +75,7 @@ def add(tx: Tx, domain: str, keys: Sequence[NewKey], now: int) -> tuple[str, ...
 
 
 def rotate(tx: Tx, domain: str, keys: Sequence[NewKey], now: int) -> tuple[str, ...]:
-    """Add the next keys of a domain; their selectors. They sign once `activate` is told; at once where none does.
+    """Add the next keys of a domain; their selectors. They sign once `activate` is told that DNS has them.
 
     Four statements, and one for each key.
 
@@ -88,8 +88,16 @@ def rotate(tx: Tx, domain: str, keys: Sequence[NewKey], now: int) -> tuple[str, 
         raise Refusal(
             RefusalCode.IN_USE, f"domain {domain} has new keys that wait for their DNS records: {', '.join(waiting)}"
         )
-    signs_from = None if any(one.state == "signing" for one in existing) else now
-    return _add(tx, domain, keys, now, signs_from)
+    return _add(tx, domain, keys, now, None)
+
+
+def without_keys(tx: Tx) -> list[str]:
+    """The domains that have no keys, as those of a store that was made before there were any. One statement."""
+    rows = tx.rows(
+        "SELECT name FROM domain WHERE name <> '' AND NOT EXISTS"
+        " (SELECT 1 FROM dkim_key k WHERE k.domain_id = domain.id) ORDER BY name"
+    )
+    return [row[0] for row in rows]
 
 
 def _add(tx: Tx, domain: str, keys: Sequence[NewKey], now: int, signs_from: int | None) -> tuple[str, ...]:

@@ -141,6 +141,11 @@ def retry(tx: Tx, outgoing_id: int | None, destination: str | None, after: tuple
     Whose message is not to be sent yet (FUTURERELEASE) waits on.
     """
     rows = keys_of(tx, outgoing_id, destination, State.WAITING, after)
+    # an attempt out of turn: those that are due by themselves come when they would have
+    tx.run_many(
+        "UPDATE outgoing_recipient SET attempts = attempts - 1 WHERE outgoing_id = ? AND n = ? AND attempts > 0",
+        [row[:2] for row in rows],
+    )
     _make_due(tx, rows, now)
     return _change_of(rows)
 
