@@ -434,3 +434,13 @@ def test_the_page_has_every_key() -> None:
         key for struct in structs for key, (hint, _) in config.fields_of(struct).items() if not config.struct_of(hint)
     ]
     assert listed == keys
+
+
+def test_the_examples_of_ways_out(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[1] / "docs/sending.md").read_text(encoding="utf-8")
+    (tmp_path / "relay-password").write_text("secret\n")
+    examples = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    assert len(examples) == 3
+    path = tmp_path / "pochta.toml"
+    path.write_text(MINIMAL + "\n".join(examples))
+    assert [one.name for one in config.load(path).routes] == ["provider", "bank", "news"]

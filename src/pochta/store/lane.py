@@ -148,7 +148,7 @@ class Lane:
             has_begun = True
             self._run_functions(tx, done, is_durable=is_durable)
             if is_durable:
-                await loop.run_in_executor(self._thread, self._connection.execute, "COMMIT")
+                await loop.run_in_executor(self._thread, self._commit)
             else:
                 self._connection.execute("COMMIT")
         except Exception as error:  # noqa: BLE001 - any failure of the commit is the failure of everybody in the group
@@ -165,6 +165,11 @@ class Lane:
         for waiting, result in done:
             if not waiting.future.done():
                 waiting.future.set_result(result)
+
+    def _commit(self) -> None:
+        """COMMIT, and give the turn to other processes at once: our loop may be busy for 20 ms before it hears of it."""
+        self._connection.execute("COMMIT")
+        self._lock.release()
 
     async def _run_alone(self, loop: asyncio.AbstractEventLoop, waiting: Waiting) -> None:
         """Run and commit one function in the thread, where SQLite leaves the interpreter to the loop."""
