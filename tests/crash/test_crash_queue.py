@@ -57,8 +57,9 @@ class Victim:
         self.settings_path = folder / "pochta.toml"
         listener = Listener(protocol=ListenerProtocol.SMTP, address="127.0.0.1:0")
         text = config.initial_toml(f"mx.{DOMAIN}", listeners=(listener,), workers=1)
-        text += f"\n[limits]\nmin_free_bytes = 0\n[queue]\nconnections_per_destination = {CONNECTIONS}\n"
-        text += f'[[route]]\nname = "sink"\nhosts = ["[127.0.0.1]:{port}"]\n'
+        text += "\n[limits]\nmin_free_bytes = 0\n[queue]\nconnections_per_destination = 1\n"
+        for n in range(CONNECTIONS):
+            text += f'[[route]]\nname = "sink{n}"\nrecipients = ["d{n}.test"]\nhosts = ["[127.0.0.1]:{port}"]\n'
         self.settings_path.write_text(text)
         self.settings = config.load(self.settings_path)
         self.log = (folder / "log").open("ab")
@@ -112,7 +113,7 @@ class Victim:
         made: set[Delivery] = set()
         for n in range(count):
             sender = f"{random.choice(SENDERS)}@{DOMAIN}"
-            recipients = [f"r{k}@d{n % 7}.test" for k in range(random.choice((1, 1, 1, 3)))]
+            recipients = [f"r{k}@d{n % CONNECTIONS}.test" for k in range(random.choice((1, 1, 1, 3)))]
             incoming = intake.open()
             size = 90_000 if random.random() < 0.05 else random.randrange(100, 3000)
             incoming.write(f"From: <{sender}>\r\nMessage-ID: <m{n}@{DOMAIN}>\r\n\r\n".encode())

@@ -12,12 +12,13 @@ import pytest
 
 from pochta import clock
 from pochta.errors import Corrupt, LocalProtocolError
+from pochta.log import Secret
 from pochta.mime.convert import form_of
 from pochta.net import connection
 from pochta.queue.attempt import Attempts, Job, Outcome
 from pochta.queue.content import Contents, Rendered, Source
 from pochta.queue.form import Step
-from pochta.queue.route import BY_MX, RelayHost, Route, Routes, Rule
+from pochta.queue.route import BY_MX, Credentials, RelayHost, Route, Routes, RouteTls, Rule
 from pochta.queue.targets import OurSide
 from pochta.store.blobs import StoredBlob
 from pochta.store.outbox import Outgoing, Owed, Recipient, State
@@ -53,7 +54,6 @@ class FakeContents:
 
     octets: bytes = MESSAGE
     fails: dict[str, Exception] = field(default_factory=dict)
-    converting: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def _step(self, name: str) -> None:
         if name in self.fails:
@@ -68,10 +68,11 @@ class FakeContents:
         self._step("render")
         return Rendered(b"Signed: 8\r\n" + self.octets, None, 0, source.form)
 
-    async def convert(self, message: Outgoing, source: Source, step: Step) -> Rendered:
+    @asynccontextmanager
+    async def converted(self, message: Outgoing, source: Source, step: Step) -> AsyncIterator[Rendered]:
         self._step("convert")
         made = b"Signed: 7\r\n" + MESSAGE
-        return Rendered(made, None, 0, form_of(made))
+        yield Rendered(made, None, 0, form_of(made))
 
     def body(self, rendered: Rendered) -> bytes | AsyncIterator[bytes]:
         return rendered.head if "body" not in self.fails else self._broken()
@@ -355,7 +356,7 @@ def test_what_goes_wrong_at_a_message_is_its_own(
     host = Host()
     (outcome,) = attempt_at(host, contents=contents)
     assert shown(outcome) == [want]
-    assert outcome.is_reached
+    assert outcome.is_reached is not False
     assert len(met) == bugs
     assert host.letters == []
 
@@ -391,7 +392,7 @@ def test_tls_all_the_way_or_nothing(authentic: bool, asked: int) -> None:
     message = PLAIN._replace(requires_tls=True)
     (outcome,) = attempt_at(host, jobs=[job(message=message)], resolver=zones(authentic=authentic))
     assert shown(outcome) == ["failed 550 5.7.10"]
-    assert outcome.is_reached  # the destination is not backed off for it
+    assert outcome.is_reached is (True if asked else None)  # the destination is not backed off for it
     assert len(host.commands) == asked
     assert host.told("MAIL") == []
 
@@ -427,3 +428,87 @@ def test_lmtp_answers_for_each() -> None:
     outcome = run(work)
     assert host.told("LHLO")
     assert shown(outcome) == ["delivered 250 2.1.5", "deferred 452 4.2.2"]
+
+
+@pytest.mark.rfc(5321, "4.5.3.1.10")
+@pytest.mark.parametrize(
+    ("replies", "want"),
+    [
+        (("250 ok", "552 too many"), ["delivered 250 2.0.0", "-"]),
+        (("250 ok", "552 5.5.3 too many"), ["delivered 250 2.0.0", "-"]),
+        (("250 ok", "552 5.2.2 full"), ["delivered 250 2.0.0", "failed 552 5.2.2"]),
+        (("552 too many", "552 too many"), ["deferred 552 ", "deferred 552 "]),
+    ],
+)
+def test_the_old_code_for_too_many_recipients(replies: tuple[str, str], want: list[str]) -> None:
+    def answer(verb: str, line: str) -> str:
+        return replies["c@" in line] if verb == "RCPT" else kind(verb, line)
+
+    (outcome,) = attempt_at(Host(answer, offers=("ENHANCEDSTATUSCODES",)), jobs=[job("b@x.test", "c@x.test")])
+    assert shown(outcome) == want
+
+
+def test_a_message_that_is_too_large_is_refused_for_good() -> None:
+    (outcome,) = attempt_at(Host(lambda verb, line: "552 too large" if verb == "." else kind(verb, line)))
+    assert shown(outcome) == ["failed 552 "]
+
+
+@pytest.mark.rfc(5321, "3.8")
+@pytest.mark.parametrize("at", ["MAIL", "RCPT"])
+def test_a_server_that_has_had_enough_of_a_connection_gets_another(at: str) -> None:
+    def answer(verb: str, line: str) -> str:
+        if verb == at and sum(one.startswith(at) for one in host.commands[-1]) > 1:
+            return "421 4.7.0 too many messages"
+        return kind(verb, line)
+
+    host = Host(answer, offers=())
+    outcomes = attempt_at(host, jobs=[job()] * 3)
+    assert [shown(one) for one in outcomes] == [["delivered 250 2.0.0"]] * 3
+    assert len(host.commands) == 3
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_a_new_connection_that_is_closed_by_421_leads_to_the_next_host(others: int) -> None:
+    busy = Host(lambda verb, line: "421 4.3.2 busy" if verb == "MAIL" else kind(verb, line))
+    (outcome,) = attempt_at(busy, *(Host() for _ in range(others)))
+    assert shown(outcome) == (["delivered 250 2.0.0"] if others else ["deferred 451 4.4.2"])
+    assert len(busy.commands) == 1
+
+
+def test_what_a_route_asks_of_a_host_is_no_fault_of_the_destination() -> None:
+    async def work() -> list[Outcome]:
+        async with hosts(Host()) as port:
+            relay = (RelayHost(ip_address("127.0.0.2"), port),)
+            signs_in = Route(name="in", hosts=relay, tls=RouteTls.NEVER, credentials=Credentials("u", Secret("p")))
+            found = []
+            for route in (Route(name="tls", hosts=relay, tls=RouteTls.REQUIRED), signs_in):
+                async with attempts(port, ZoneResolver(), rules=[Rule(route)]).connection() as sender:
+                    found.append(await sender.attempt(job()))
+            return found
+
+    outcomes = run(work)
+    assert [shown(one) for one in outcomes] == [["deferred 451 4.7.5"], ["deferred 451 4.7.8"]]
+    assert [one.is_reached for one in outcomes] == [True, True]
+
+
+def test_a_dead_host_is_dead_for_a_message_that_requires_tls() -> None:
+    async def work() -> Outcome:
+        async with hosts(Host()) as port:
+            resolver = ZoneResolver()
+            resolver.add("x.test", "MX", (1, "mx.x.test"))
+            resolver.add("mx.x.test", "A", "127.0.0.9")
+            resolver.vouch("x.test")
+            async with attempts(port, resolver).connection() as sender:
+                return await sender.attempt(job(message=PLAIN._replace(requires_tls=True)))
+
+    outcome = run(work)
+    assert shown(outcome) == ["deferred 451 4.4.1"]
+    assert outcome.is_reached is False
+
+
+@pytest.mark.rfc(8689, "5")
+def test_a_bounce_goes_without_the_tls_that_is_not_to_be_had() -> None:
+    host = Host(offers=("REQUIRETLS",))
+    (outcome,) = attempt_at(host, jobs=[job(message=PLAIN._replace(reverse_path="", requires_tls=True))])
+    assert shown(outcome) == ["delivered 250 2.0.0"]
+    assert not any("REQUIRETLS" in line for line in host.told("MAIL"))

@@ -1,5 +1,6 @@
 """The bytes of a message on its way out: without our Return-Path, converted, then signed."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from pochta.delivery.submit import Origin
 from pochta.errors import Corrupt
 from pochta.policy.dkim.keys import SigningKey
 from pochta.queue import content as module
-from pochta.queue.content import Contents, Rendered, author_domain
+from pochta.queue.content import Contents, NoRoomError, Rendered, Source, author_domain
 from pochta.queue.form import Refused, Step
 from pochta.store.outbox import NewRecipient, Outgoing
 
@@ -117,3 +118,43 @@ def test_what_was_written_here_is_signed_once_and_anew_where_it_is_converted(
 )
 def test_author_domain(header: bytes, domain: str) -> None:
     assert author_domain(header + b"\r\n") == domain
+
+
+EIGHT = (
+    b"From: <a@us.test>\r\nMIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\n"
+    b"Content-Transfer-Encoding: 8bit\r\n\r\n" + b"Gr\xc3\xbc\xc3\x9fe\r\n" * 9000
+)
+
+
+def test_what_was_converted_waits_for_room_and_small_ones_for_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CONVERTED_MAX_BYTES", len(EIGHT) + 1)
+
+    async def test(parts: Parts) -> None:
+        contents = Contents(parts.store)
+        for text in (EIGHT, EIGHT[:300]):
+            await parts.accept(TO, text=text)
+        large, small = (await parts.claim("x.test")).messages
+        sources = [await contents.load(one) for one in (large, small)]
+        async with contents.converted(large, sources[0], Step.TO_7BIT) as made:
+            assert isinstance(made, Rendered)
+            async with contents.converted(small, sources[1], Step.TO_7BIT) as other:
+                assert isinstance(other, Rendered)
+            monkeypatch.setattr(module, "ROOM_WAIT_S", 0.0)
+            with pytest.raises(NoRoomError):
+                async with contents.converted(large, sources[0], Step.TO_7BIT):
+                    pass
+            monkeypatch.setattr(module, "ROOM_WAIT_S", 20.0)
+            waits = asyncio.create_task(_size(contents, large, sources[0]))
+            await asyncio.sleep(0)
+            assert not waits.done()
+        assert await waits == made.size
+
+    run(tmp_path, test)
+
+
+async def _size(contents: Contents, message: Outgoing, source: Source) -> int:
+    async with contents.converted(message, source, Step.TO_7BIT) as made:
+        assert isinstance(made, Rendered)
+        return made.size

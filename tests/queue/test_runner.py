@@ -85,10 +85,19 @@ class FlakyStore:
     def __init__(self, store: Store) -> None:
         self._store = store
         self.fails: Counter[Any] = Counter()
+        self.bugs: Counter[Any] = Counter()
+        self.is_lane_full = False
         self.calls: Counter[Any] = Counter()
 
     def write(self, account_id: int, fn: Any, *args: Any, durable: bool = True) -> "asyncio.Future[Any]":
         self.calls[fn] += 1
+        if self.is_lane_full:
+            raise RuntimeError("the write lane is full")
+        if self.bugs[fn]:
+            self.bugs[fn] -= 1
+            met: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+            met.set_exception(ValueError("a bug"))
+            return met
         if self.fails[fn]:
             self.fails[fn] -= 1
             failed: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
@@ -356,5 +365,137 @@ def test_names_that_were_served_are_not_kept(run: Run) -> None:
         await rig.idle()
         assert rig.runner._served == {}
         assert rig.runner._after_account == {}
+
+    run(test)
+
+
+def test_nothing_more_is_sent_while_what_was_sent_cannot_be_written(run: Run) -> None:
+    async def test(rig: Rig) -> None:
+        async def with_a_turn(job: Job) -> Outcome:
+            await asyncio.sleep(0)
+            return all_of(job, OK)
+
+        rig.fakes.attempt_of = with_a_turn
+        rig.flaky.fails[outbox.settle] = 1 << 30
+        for n in range(30):
+            await rig.accept(f"b{n}@x.test")
+        await rig.until(lambda: rig.flaky.calls[outbox.settle] > 20)
+        await rig.accept("c@y.test", destination="y.test")
+        rig.runner.wake()
+        await rig.until(lambda: rig.flaky.calls[outbox.settle] > 60)
+        assert 1 <= len(rig.fakes.jobs) <= 2
+        rig.flaky.fails.clear()
+        await rig.until(lambda: len(rig.fakes.jobs) == 31)
+        await rig.idle()
+        assert len({job[0] for job in rig.fakes.jobs}) == 31
+        assert await rig.states() == []
+
+    run(test)
+
+
+def test_a_full_lane_loses_no_settling(run: Run) -> None:
+    async def test(rig: Rig) -> None:
+        async def fills_the_lane(job: Job) -> Outcome:
+            rig.flaky.is_lane_full = True
+            return all_of(job, OK)
+
+        rig.fakes.attempt_of = fills_the_lane
+        await rig.accept("b@x.test")
+        await rig.until(lambda: rig.flaky.calls[outbox.settle] > 2)
+        rig.flaky.is_lane_full = False
+        await rig.until(lambda: rig.runner.is_idle)
+        assert len(rig.fakes.jobs) == 1
+        assert await rig.states() == []
+
+    run(test)
+
+
+def test_what_a_bug_keeps_from_being_written_is_written_plainly(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    bugs: list[BaseException] = []
+    monkeypatch.setattr(connection, "on_bug", bugs.append)
+
+    async def test(rig: Rig) -> None:
+        rig.flaky.bugs[outbox.settle] = 1
+        await rig.accept("b@x.test")
+        await rig.until(lambda: bugs != [])
+        await rig.idle()
+        assert len(rig.fakes.jobs) == 1
+        assert await rig.states() == []
+
+    run(test)
+
+
+def test_what_cannot_be_written_at_all_ends_the_run_and_the_next_mends_it(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "on_bug", lambda error: None)
+
+    async def test(rig: Rig) -> None:
+        rig.flaky.bugs[outbox.settle] = 2
+        await rig.accept("b@x.test")
+        with pytest.raises(BaseExceptionGroup) as caught:
+            await rig.running
+        assert caught.value.subgroup(ValueError) is not None
+        assert [row[1] for row in await rig.states()] == [1]
+        again = asyncio.create_task(rig.runner.run(rig.fence))
+        await rig.until(lambda: len(rig.fakes.jobs) == 2)
+        await rig.idle()
+        again.cancel()
+        await asyncio.gather(again, return_exceptions=True)
+        assert await rig.states() == []
+
+    run(test)
+
+
+def test_a_destination_gets_a_second_deliverer_once_it_has_taken_something(run: Run) -> None:
+    async def test(rig: Rig) -> None:
+        goes_on = asyncio.Event()
+
+        async def held(job: Job) -> Outcome:
+            if len(rig.fakes.jobs) > 1:
+                await goes_on.wait()
+            elif rig.runner._active["x.test"]:
+                await first.wait()
+            return all_of(job, OK)
+
+        first = asyncio.Event()
+        rig.fakes.attempt_of = held
+        for n in range(30):
+            await rig.accept(f"b{n}@x.test")
+        await rig.until(lambda: len(rig.fakes.jobs) == 1)
+        for _ in range(50):
+            rig.runner.wake()
+            await asyncio.sleep(0.001)
+        assert rig.runner._active["x.test"] == 1
+        first.set()
+        await rig.until(lambda: rig.runner._active["x.test"] == 2)
+        goes_on.set()
+        await rig.until(lambda: rig.runner.is_idle)
+        assert await rig.states() == []
+
+    run(test)
+
+
+def test_destinations_that_hold_us_up_leave_places_to_those_that_take_mail(run: Run) -> None:
+    async def test(rig: Rig) -> None:
+        goes_on = asyncio.Event()
+
+        async def tarpit(job: Job) -> Outcome:
+            if job.recipients[0].destination != "good.test":
+                await goes_on.wait()
+            return all_of(job, OK)
+
+        rig.fakes.attempt_of = tarpit
+        await rig.accept("a@good.test", destination="good.test")
+        await rig.until(lambda: rig.fakes.jobs != [])
+        await rig.idle()
+        for n in range(8):
+            await rig.accept(f"b@h{n}.test", destination=f"h{n}.test")
+        await rig.until(lambda: len(rig.fakes.jobs) == 4)
+        await rig.accept("b@good.test", destination="good.test")
+        await rig.until(lambda: ["b@good.test"] in rig.fakes.jobs)
+        assert len(rig.runner._deliverers) <= 4
+        goes_on.set()
+        await rig.until(lambda: rig.runner.is_idle)
 
     run(test)

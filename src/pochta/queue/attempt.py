@@ -17,7 +17,7 @@ Refuses to know what a fate means for the queue (`settling`).
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache
 from typing import Final, NamedTuple
 
@@ -29,10 +29,11 @@ from pochta.net.connection import report_bug
 from pochta.proto.address import Address, AddressError, parse_mailbox
 from pochta.proto.smtp.client.envelope import Envelope
 from pochta.proto.smtp.client.envelope import Recipient as EnvelopeRecipient
+from pochta.proto.smtp.client.events import Sent
 from pochta.proto.smtp.client.extensions import Extensions
 from pochta.proto.smtp.events import Notify
 from pochta.proto.smtp.replies import Reply
-from pochta.queue.content import Contents, Rendered, Source
+from pochta.queue.content import Contents, NoRoomError, Rendered, Source
 from pochta.queue.form import Needs, Offered, Refused, Sending, Step, decide
 from pochta.queue.route import Route, Routes, RouteTls
 from pochta.queue.session import Session, SessionError, SessionLimits, Stage
@@ -50,6 +51,7 @@ _BAD_ADDRESS: Final = Reply(553, "5.1.3", "The address cannot be written in SMTP
 _BUG: Final = Reply(451, "4.3.0", "This server met an error of its own while it sent the message")
 # RFC 2852 §4.1.4.2: what is late in mode R goes nowhere
 _TOO_LATE: Final = Reply(550, "5.4.7", "The time that the sender gave for the delivery (DELIVERBY) has passed")
+_NO_ROOM: Final = Reply(451, "4.4.5", "Too many large messages are being converted at once")
 _NEEDS_TLS: Final = "5.7.10"  # RFC 8689 §4.2.1
 _NEEDS_REQUIRETLS: Final = "5.7.30"
 _NO_DELIVER_BY: Final = Refused(550, "5.3.3", "the next server does not keep delivery times (DELIVERBY)")
@@ -70,11 +72,11 @@ class Job(NamedTuple):
 class Outcome(NamedTuple):
     """What became of each recipient of a job, in their order, None: to be tried again now; at least one has a fate.
 
-    `is_reached` False: the destination as a whole could not be reached.
+    `is_reached` False: the destination as a whole could not be reached; None: nobody was asked.
     """
 
     fates: tuple[Fate | None, ...]
-    is_reached: bool
+    is_reached: bool | None
 
 
 def jobs_of(claim: Claim) -> list[Job]:
@@ -118,12 +120,16 @@ class _Way(NamedTuple):
 
 
 class _UnreachedError(Exception):
-    """No host took the connection; `fate` is everybody's. `is_routed` False: DNS says that there is none."""
+    """No host took the connection; `fate` is everybody's, `is_reached` as in `Outcome`.
 
-    def __init__(self, fate: Fate, *, is_routed: bool) -> None:
+    `needs_less_tls`: a host is there, but not with the TLS that was asked for.
+    """
+
+    def __init__(self, fate: Fate, *, is_reached: bool | None, needs_less_tls: bool = False) -> None:
         super().__init__(fate.line)
         self.fate = fate
-        self.is_routed = is_routed
+        self.is_reached = is_reached
+        self.needs_less_tls = needs_less_tls
 
 
 class _CutOffError(Exception):
@@ -161,7 +167,7 @@ class Sender:
             TryLater: the store does not answer.
         """
         fates: dict[int, Fate] = {}
-        is_reached = True
+        is_reached: bool | None = None
         try:
             is_reached = await self._attempt(job, fates)
         except Corrupt as error:
@@ -176,12 +182,12 @@ class Sender:
             fates = _filled(fates, job, Fate(End.DEFERRED, _BUG))
         return Outcome(tuple(fates.get(place) for place in range(len(job.recipients))), is_reached)
 
-    async def _attempt(self, job: Job, fates: dict[int, Fate]) -> bool:
-        """Decide over at least one recipient; whether the destination could be reached."""
+    async def _attempt(self, job: Job, fates: dict[int, Fate]) -> bool | None:
+        """Decide over at least one recipient; whether the destination could be reached, None: nobody was asked."""
         message = job.message
         if message.returned_at is not None and message.returned_at <= clock.now_s():
             fates |= dict.fromkeys(range(len(job.recipients)), Fate(End.FAILED, _TOO_LATE))
-            return True
+            return None
         source = await self._attempts.contents.load(message)
         for way, places in self._ways(job).items():
             if way is None:
@@ -189,15 +195,27 @@ class Sender:
                 continue
             part = places[:RECIPIENTS_MAX]
             try:
-                await self._send(job, part, way, source, fates)
+                await self._send_either_way(job, part, way, source, fates)
             except _UnreachedError as error:
-                if message.requires_tls and error.fate.reply.enhanced in (_NEEDS_TLS, _NEEDS_REQUIRETLS):
-                    fates |= dict.fromkeys(places, error.fate)
-                    return True  # others' mail may well go there
                 fates |= dict.fromkeys(places, error.fate)
-                return not error.is_routed or message.requires_tls
+                return error.is_reached
             return True
-        return True
+        return None
+
+    async def _send_either_way(
+        self, job: Job, places: list[int], way: _Way, source: Source, fates: dict[int, Fate]
+    ) -> None:
+        """As `_send`; a bounce goes with the TLS that is to be had, where there is less than its message asked for."""
+        try:
+            await self._send(job, places, way, source, fates)
+        except _UnreachedError as error:
+            less = way._replace(tls=_TLS[way.route.tls])
+            # RFC 8689 §5: REQUIRETLS is no reason to lose a bounce
+            if job.message.reverse_path or less == way or not error.needs_less_tls:
+                raise
+        else:
+            return
+        await self._send(job, places, less, source, fates)
 
     def _ways(self, job: Job) -> dict[_Way | None, list[int]]:
         """The places of the recipients by the way that each goes; None: an address that cannot be sent."""
@@ -234,7 +252,7 @@ class Sender:
             try:
                 decided = await self._transact(session, job, places, source)
             except _CutOffError as error:
-                self._session = None
+                await self.close()
                 decided = error.decided
                 if error.is_in_doubt or (session is not before and not self._left):
                     decided |= dict.fromkeys(error.undecided, error.fate)
@@ -248,22 +266,24 @@ class Sender:
         """One transaction for as many of the places as the server takes; those without a fate are to be tried again."""
         contents = self._attempts.contents
         batch = _batch(job, places, session.extensions)
-        needs = _needs(job, batch)
+        needs = self._needs(job, batch)
         offered = Offered.by(session.extensions)
         rendered = await contents.render(job.message, source)
         decision = decide(rendered.form, rendered.size, needs, offered)
         if isinstance(decision, Sending) and decision.step is not Step.AS_IS:
-            async with contents.converting:
-                return await self._transact_converted(session, job, batch, source, decision.step)
+            try:
+                async with contents.converted(job.message, source, decision.step) as made:
+                    return await self._transact_converted(session, job, batch, made)
+            except NoRoomError:
+                return dict.fromkeys(batch, Fate(End.DEFERRED, _NO_ROOM))
         return await self._transact_as(session, job, batch, rendered, decision)
 
     async def _transact_converted(
-        self, session: Session, job: Job, batch: list[int], source: Source, step: Step
+        self, session: Session, job: Job, batch: list[int], made: Rendered | Refused
     ) -> dict[int, Fate]:
-        made = await self._attempts.contents.convert(job.message, source, step)
         if isinstance(made, Refused):
             return dict.fromkeys(batch, _refused(made))
-        decision = decide(made.form, made.size, _needs(job, batch), Offered.by(session.extensions))
+        decision = decide(made.form, made.size, self._needs(job, batch), Offered.by(session.extensions))
         if isinstance(decision, Sending) and decision.step is not Step.AS_IS:
             raise LocalProtocolError("a message that stays what it was converted from")
         return await self._transact_as(session, job, batch, made, decision)
@@ -291,18 +311,24 @@ class Sender:
             if session.is_usable:  # nothing has left: an address or a parameter that SMTP cannot carry
                 return fates | dict.fromkeys(sent_to, Fate(End.FAILED, Reply(553, "5.1.3", str(error))))
             raise
-        tls = session.tls_version or ""
-        has_taken = False
-        for place, reply in zip(sent_to, sent.recipients, strict=True):
-            fate = fate_of(reply, session.host, reports_itself=session.extensions.has_dsn, tls=tls)
-            has_taken = has_taken or fate.end is End.DELIVERED
-            fates[place] = fate
-        if has_taken:
-            # RFC 5321 §4.5.3.1.10: who was one too many is sent to in the next transaction
-            for place in sent_to:
-                if fates[place].reply.code == 452 and fates[place].reply.enhanced in ("", "4.5.3"):
-                    del fates[place]
-        return fates
+        # RFC 5321 §3.8: 421 before the message is about the connection, not about whom it was said of
+        closing = next((one for one in sent.recipients if one.code == 421), None)
+        if closing is not None and sent.data is None:
+            told = tuple(None if one.code == 421 else one for one in sent.recipients)
+            lost = SessionError(Stage.TRANSACTION, "the server closes the connection", reply=closing, recipients=told)
+            raise _CutOffError(lost, sent_to, fates, session.host)
+        return fates | _fates(sent_to, sent, session)
+
+    def _needs(self, job: Job, places: list[int]) -> Needs:
+        message = job.message
+        recipients = [found for place in places if (found := _parsed(job.recipients[place].address)) is not None]
+        # RFC 8689 §4.2.1: asked for only where the certificate was verified; only a bounce comes this far without
+        is_verified = self._way is not None and self._way.tls is SessionTls.REQUIRED_VERIFIED
+        return Needs(
+            reverse_path=_parsed(message.reverse_path),
+            recipients=recipients,
+            is_requiretls=message.requires_tls and is_verified,
+        )
 
     async def _session_for(self, way: _Way) -> Session:
         """The open connection where it serves, else one to the next host.
@@ -318,6 +344,7 @@ class Sender:
             self._left = await self._hosts(way)
         self._way = way
         last = Fate(End.DEFERRED, Reply(451, "4.4.1", "No host could be reached"))
+        is_reached = needs_less_tls = False
         while self._left:
             target = self._left.pop(0)
             try:
@@ -325,9 +352,12 @@ class Sender:
                 return self._session
             except SessionError as error:
                 last = _session_fate(error, target)
+                needs_less_tls |= error.stage is Stage.TLS
+                # a host is there: what this sender's route asks of it, others' mail may do without
+                is_reached |= error.stage in (Stage.TLS, Stage.AUTH)
                 if way.is_authentic and error.stage is Stage.TLS:
                     last = _no_tls(error.text, last.host)
-        raise _UnreachedError(last, is_routed=True)
+        raise _UnreachedError(last, is_reached=is_reached, needs_less_tls=needs_less_tls)
 
     async def _hosts(self, way: _Way) -> list[Target]:
         attempts = self._attempts
@@ -338,11 +368,11 @@ class Sender:
         except Unroutable as error:
             end = End.FAILED if error.is_permanent else End.DEFERRED
             fate = Fate(end, Reply(error.code, error.enhanced, error.text))
-            raise _UnreachedError(fate, is_routed=not error.is_permanent) from None
+            raise _UnreachedError(fate, is_reached=error.is_permanent) from None
         if way.is_authentic:
             found = [one for one in found if one.is_authentic]
             if not found:
-                raise _UnreachedError(_no_tls("DNSSEC does not vouch for its mail servers"), is_routed=False)
+                raise _UnreachedError(_no_tls("DNSSEC does not vouch for its mail servers"), is_reached=None)
         return found
 
     async def _open(self, way: _Way, target: Target) -> Session:
@@ -405,11 +435,26 @@ def _key_of(address: str) -> tuple[str, str] | None:
     return None if found is None else found.key
 
 
-def _needs(job: Job, places: list[int]) -> Needs:
-    recipients = [found for place in places if (found := _parsed(job.recipients[place].address)) is not None]
-    return Needs(
-        reverse_path=_parsed(job.message.reverse_path), recipients=recipients, is_requiretls=job.message.requires_tls
-    )
+def _fates(sent_to: list[int], sent: Sent, session: Session) -> dict[int, Fate]:
+    """What a transaction came to for each; who was one too many in it has no fate where others had room."""
+    tls = session.tls_version or ""
+    fates: dict[int, Fate] = {}
+    beyond: list[int] = []
+    for place, reply in zip(sent_to, sent.recipients, strict=True):
+        fate = fate_of(reply, session.host, reports_itself=session.extensions.has_dsn, tls=tls)
+        is_of_rcpt = reply is not sent.data and reply is not sent.mail
+        if reply.code == 452 and reply.enhanced in ("", "4.5.3"):
+            beyond.append(place)
+        elif reply.code == 552 and reply.enhanced in ("", "4.5.3", "5.5.3") and is_of_rcpt:
+            # RFC 5321 §4.5.3.1.10: 552 is what RFC 821 had for too many recipients, and is meant for a while
+            beyond.append(place)
+            fate = replace(fate, end=End.DEFERRED)
+        fates[place] = fate
+    if any(fate.end is End.DELIVERED for fate in fates.values()):
+        # RFC 5321 §4.5.3.1.10: who was one too many is sent to in the next transaction
+        for place in beyond:
+            del fates[place]
+    return fates
 
 
 def _envelope(job: Job, decision: Sending, recipients: list[Recipient]) -> Envelope:

@@ -1,13 +1,15 @@
 """The bytes of a message on its way out: as they are kept, without our Return-Path, converted and signed as needed.
 
 A message that stands in the database is in memory anyway (64 KiB at the most); a larger one streams from its file. What
-must be converted is held whole, and so is what comes of it: one such message at a time (`converting`).
+must be converted is held whole while that is done, one such message at a time; what comes of it is held until it is
+sent, and all of it together has CONVERTED_MAX_BYTES, small ones apart, which wait for no slow server.
 """
 
 import asyncio
 import re
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import Final
@@ -35,6 +37,10 @@ KEYS_KEPT_S: Final = 5.0  # which keys sign is asked again after; the records of
 DOMAINS_KEPT: Final = 1000
 SIGNATURES_KEPT: Final = 256  # of messages that go to many destinations: 1 kB each
 SIGNED_ORIGINS: Final = frozenset({"submission", "command", "report", "double_bounce"})
+
+CONVERTED_MAX_BYTES: Final = 64 * 1024 * 1024  # being sent at once: one message of the largest size, or many usual ones
+SMALL_BYTES: Final = 64 * 1024  # are not counted: with 100 connections and three times the size, 20 MiB
+ROOM_WAIT_S: Final = 240.0  # RFC 5321 §4.5.3.2.7: the server at the other end of the open connection waits 300 s
 
 FROM_FIELDS_MAX: Final = 100  # that are looked at for an author; RFC 5322 §3.6 allows one
 
@@ -70,6 +76,43 @@ class Rendered:
         return len(self.head) + (self.source.size - self.start if self.source is not None else 0)
 
 
+class NoRoomError(Exception):
+    """There is no memory to convert a message in for now."""
+
+
+class _Room:
+    """Octets that are handed out up to a limit; one that is larger alone gets in when nothing else is there."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._taken = 0
+        self._waiting: list[asyncio.Future[None]] = []
+
+    async def take(self, size: int) -> None:
+        """Wait until there is room."""
+        while self._taken and self._taken + size > self._most:
+            room = asyncio.get_running_loop().create_future()
+            self._waiting.append(room)
+            try:
+                await room
+            finally:
+                if room in self._waiting:
+                    self._waiting.remove(room)
+        self._taken += size
+
+    def grow(self, size: int) -> None:
+        """What was taken needs more, or less."""
+        self._taken += size
+
+    def give_back(self, size: int) -> None:
+        """There is room for others."""
+        self._taken -= size
+        waiting, self._waiting = self._waiting, []
+        for one in waiting:
+            if not one.done():
+                one.set_result(None)
+
+
 class Contents:
     """Reads, converts and signs; shared by the deliverers of one process."""
 
@@ -77,7 +120,8 @@ class Contents:
         self._store = store
         self._signatures: OrderedDict[int, bytes] = OrderedDict()
         self._keys: dict[str, tuple[float, list[tuple[str, str, SigningKey]]]] = {}  # with until when they hold
-        self.converting = asyncio.Lock()
+        self._converting = asyncio.Lock()
+        self._room = _Room(CONVERTED_MAX_BYTES)
 
     async def load(self, message: Outgoing) -> Source:
         """The message as it is kept.
@@ -109,8 +153,32 @@ class Contents:
             return Rendered(prefix + source.header + source.blob.inline[source.body_at :], None, 0, source.form)
         return Rendered(prefix + source.header, source.blob, source.body_at, source.form)
 
+    @asynccontextmanager
+    async def converted(self, message: Outgoing, source: Source, step: Step) -> AsyncIterator[Rendered | Refused]:
+        """The message converted, as long as it is being sent.
+
+        Raises:
+            NoRoomError: other large messages took all of the memory for ROOM_WAIT_S.
+        """
+        taken = source.blob.size if source.blob.size > SMALL_BYTES else 0
+        if taken:
+            try:
+                async with asyncio.timeout(ROOM_WAIT_S):
+                    await self._room.take(taken)
+            except TimeoutError:
+                raise NoRoomError from None
+        try:
+            async with self._converting:
+                made = await self.convert(message, source, step)
+            if taken and isinstance(made, Rendered):
+                self._room.grow(made.size - taken)
+                taken = made.size
+            yield made
+        finally:
+            self._room.give_back(taken)
+
     async def convert(self, message: Outgoing, source: Source, step: Step) -> Rendered | Refused:
-        """The message converted, then signed; hold `converting` until it is sent."""
+        """The message converted, then signed; `converted` bounds the memory that it takes."""
         parts = [source.header]
         async for chunk in self._store.blobs.open(source.blob, source.body_at, source.blob.size):
             parts.append(chunk)

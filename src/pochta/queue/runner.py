@@ -5,9 +5,11 @@ Theory of operation
 `run(fence)` is work under the lease of a share (`store.shares`). The dispatcher asks the store which destinations are
 due and gives each a *deliverer*, as long as there are free connections. A deliverer claims a few recipients (in turn
 for each sender), has them sent one message after the other over one connection, settles each, and claims again; when
-its destination has nobody due, or others wait for its place, it ends. A destination gets more deliverers, up to its
-limit: one for each full claim, and one whenever somebody is due beside those under way. One that cannot be reached is
-left with none until its back-off ends, and whatever was due there counts as tried.
+its destination has nobody due, or others wait for its place, it ends. A destination gets a second deliverer once it has
+taken something, and more up to its limit: one for each full claim, and one whenever somebody is due beside those under
+way. Destinations that have taken nothing yet share a part of the places, because anybody can make us write to servers
+that only hold us up. One that cannot be reached is left with none until its back-off ends, and whatever was due there
+counts as tried.
 
 What may be lost: nothing. A claim is a state of a row; a dead runner's claims are taken back by `take_over`. What may
 happen twice: a server has said 250, and we die before the settling is durable. Nothing else lies between the two: the
@@ -17,17 +19,20 @@ slept) begins no further transaction: `is_held` is asked first.
 
 What goes wrong at one message (damaged bytes, a bug of ours) is that message's alone: it is put off like one that the
 other server deferred. What goes wrong at the store (a full disk) rests the whole for RESTS_S, or claims would spin.
+While anything that was sent cannot be written down, nothing more is sent: a crash would send all of it again. What
+cannot be written at all, whatever the disk says, ends the run, so that the next one takes its rows back.
 
 Time is `clock.now_s`; sleeping is only a way not to ask the store all the time, and `wake` ends it.
 """
 
 import asyncio
-from collections import Counter, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
-from typing import Any, Final, Protocol, TypeVarTuple
+from typing import Any, Final, Protocol, TypeVar, TypeVarTuple
 
 from pochta import clock, log
+from pochta.delivery import record
 from pochta.errors import TryLater
 from pochta.net.connection import report_bug
 from pochta.queue.attempt import Attempts, Job, Outcome, jobs_of
@@ -44,6 +49,7 @@ from pochta.store.store import Store
 from pochta.store.tx import Hint, Tx
 
 Args = TypeVarTuple("Args")
+Result = TypeVar("Result")
 
 DESTINATIONS_A_LOOK: Final = 200  # that are asked for beside those under way
 CLAIM_ACCOUNTS: Final = 10  # senders that one claim serves
@@ -57,6 +63,7 @@ SETTLE_STOP_S: Final = 1.5  # for what was settled to reach the disk, after STOP
 STOP_S: Final = 6.0  # for transactions under way to end when the server stops; the supervisor kills after 9
 TIDY_EVERY_S: Final = 3600
 FORGET_DESTINATION_S: Final = 86_400
+PROVEN_KEPT: Final = 10_000  # destinations that took the last that was sent there; 200 octets each
 
 
 class IsHeld(Protocol):
@@ -97,13 +104,17 @@ class Runner:
         self._after_account: dict[str, int] = {}
         self._served: dict[str, int] = {}  # turn in which a destination was last served
         self._well_at: dict[str, int] = {}  # when it was last noted that a destination takes mail
+        self._proven: OrderedDict[str, None] = OrderedDict()  # destinations that take mail, the latest last
+        # a quarter is left to those that are known to take mail
+        self._unproven_most = max(1, connections * 3 // 4)
+        self._unwritten = 0  # settlings that the disk has refused, and that are tried again
         self._turn = 0
         self._is_waiting = False  # somebody waits for a place
         self._is_stopping = False
         self._is_resting = False
         self._is_looking = False
         self._is_reporting = False
-        self._lost: LeaseLost | None = None
+        self._lost: Exception | None = None  # why the run must end
         self._woken = asyncio.Event()
         self._owes = asyncio.Event()  # reports, perhaps
         self._deliverers: set[asyncio.Task[None]] = set()
@@ -132,12 +143,13 @@ class Runner:
 
         Raises:
             LeaseLost: another process does it now.
+            Exception: what was sent cannot be written down; the next run takes it back.
         """
         self._fence = fence
         self._is_stopping = self._is_resting = False
         self._lost = None
         self.wake()
-        taken = await self._store.write(0, outbox.take_over, fence, self._share)
+        taken = await self._write(outbox.take_over, fence, self._share)
         if taken:
             log.event("queue.taken_over", rows=taken)
         try:
@@ -207,7 +219,7 @@ class Runner:
 
     async def _start_due(self) -> float:
         """Give each destination that is due a deliverer; for how long nothing else will be due."""
-        if self._is_resting or not self._is_held():
+        if self._is_resting or not self._may_begin:
             return ASK_EVERY_S
         now = int(clock.now_s())
         limit = len(self._active) + DESTINATIONS_A_LOOK
@@ -218,21 +230,54 @@ class Runner:
         names.sort(key=lambda name: (self._active[name], self._served.get(name, 0)))
         self._is_waiting = False
         for name in names:
+            if self._is_waiting and not self._is_proven(name):
+                continue
             if not self._start(name):
                 self._is_waiting = True
-                return ASK_EVERY_S  # whoever ends makes room, and wakes us
+                if len(self._deliverers) >= self._connections:
+                    break
+        if self._is_waiting:
+            return ASK_EVERY_S  # whoever ends makes room, and wakes us
         if len(found) == limit or any(self._active[name] < self._most(name) for name in names):
             return LOOK_AGAIN_S
         # who is due now has all its deliverers, whose ends wake us
         due_at = await self._store.read(0, outbox.next_due_at, now, self._share)
         return ASK_EVERY_S if due_at is None else min(ASK_EVERY_S, max(LOOK_AGAIN_S, due_at - clock.now_s()))
 
+    @property
+    def _may_begin(self) -> bool:
+        """Whether a further transaction may be begun."""
+        return not (self._is_stopping or self._unwritten) and self._is_held()
+
+    def _is_proven(self, name: str) -> bool:
+        return name == LOCAL or name in self._proven
+
     def _most(self, name: str) -> int:
-        return 1 if name == LOCAL else self._per_destination
+        return self._per_destination if name in self._proven else 1
+
+    def _has_place(self, name: str) -> bool:
+        if len(self._deliverers) >= self._connections:
+            return False
+        if self._is_proven(name) or len(self._deliverers) < self._unproven_most:
+            return True
+        return sum(n for other, n in self._active.items() if not self._is_proven(other)) < self._unproven_most
+
+    def _note_answer(self, name: str, outcome: Outcome) -> None:
+        """Remember whether the destination takes mail."""
+        ends = {fate.end for fate in outcome.fates if fate is not None}
+        if End.DELIVERED in ends:
+            if name not in self._proven:
+                self._woken.set()  # it may have more deliverers now
+            self._proven[name] = None
+            self._proven.move_to_end(name)
+            if len(self._proven) > PROVEN_KEPT:
+                self._proven.popitem(last=False)
+        elif ends == {End.DEFERRED}:
+            self._proven.pop(name, None)
 
     def _start(self, name: str) -> bool:
         """A further deliverer for the destination, if there is a place."""
-        if self._is_stopping or self._is_resting or len(self._deliverers) >= self._connections:
+        if self._is_resting or not self._may_begin or not self._has_place(name):
             return False
         if self._active[name] >= self._most(name):
             return False
@@ -253,7 +298,7 @@ class Runner:
         elif isinstance(error, TryLater):
             log.event("queue.later", reason=error.reason)
             self._rest()
-        elif error is not None:
+        elif error is not None and error is not self._lost:
             report_bug(error)
             self._rest()
 
@@ -261,6 +306,8 @@ class Runner:
         try:
             async with self._attempts.connection() as sender:
                 for _ in range(CLAIMS_A_TURN):
+                    if not self._may_begin:
+                        return
                     claim = await self._claim(name)
                     if not claim.recipients:
                         return
@@ -272,7 +319,7 @@ class Runner:
                     unreached = await self._send_all(name, claim, sender.attempt)
                     if unreached is not None and self._active[name] == 1:
                         await self._defer_due(name, unreached)
-                    if unreached is not None or self._is_waiting or self._is_stopping or not self._is_held():
+                    if unreached is not None or self._is_waiting:
                         return
         finally:
             self._active[name] -= 1
@@ -281,8 +328,8 @@ class Runner:
 
     async def _claim(self, name: str) -> Claim:
         after = self._after_account.get(name, -1)
-        claim = await self._store.write(
-            0, outbox.claim, self._fence, name, after, int(clock.now_s()), CLAIM_ACCOUNTS, CLAIM_ROWS, durable=False
+        claim = await self._write(
+            outbox.claim, self._fence, name, after, int(clock.now_s()), CLAIM_ACCOUNTS, CLAIM_ROWS, durable=False
         )
         if claim.recipients:
             self._after_account[name] = claim.after_account
@@ -306,23 +353,28 @@ class Runner:
     ) -> Fate | None:
         """Send what was claimed; how it went where the destination could not be reached, and the rest was given back.
 
-        What is settled is written behind the back of the next transaction, never later.
+        What is settled is written behind the back of the next transaction, never later: a third is not begun before.
         """
         jobs = deque(jobs_of(claim))
         settling: list[asyncio.Future[None]] = []
         wants_help = len(claim.recipients) >= CLAIM_ROWS
         unreached: Fate | None = None
         try:
-            while jobs and unreached is None and not self._is_stopping and self._is_held():
+            while jobs and unreached is None:
+                await self._all_of(settling[:-1])
+                del settling[:-1]
+                if not self._may_begin:
+                    break
                 outcome = await attempt(jobs[0])
                 failures = 0
-                if not outcome.is_reached:
+                if outcome.is_reached is False:
                     unreached = next(fate for fate in outcome.fates if fate is not None)
                     failures = await self._store.read(0, outbox.failures_of, name)
                 job, rest = _parted(jobs.popleft(), outcome)
                 if rest.recipients:
                     jobs.appendleft(rest)
                 settling.append(self._settle(name, job, outcome, failures))
+                self._note_answer(name, outcome)
                 if wants_help and unreached is None:
                     wants_help = False
                     self._start(name)
@@ -342,7 +394,7 @@ class Runner:
         So each message keeps its own schedule, is told of and given up in time; tried one by one, thousands of them
         would outlast their days at one attempt for each back-off.
         """
-        while not self._is_stopping and self._is_held():
+        while self._may_begin:
             claim = await self._claim(name)
             if not claim.recipients:
                 return
@@ -381,12 +433,15 @@ class Runner:
                 reply=fate.line,
                 attempt=one.attempts + 1,
             )
+        reached = self._reached(name, outcome, fates[-1], now, failures)
         return self._surely(
-            outbox.settle, self._fence, name, tuple(settled), self._reached(name, outcome, fates[-1], now, failures)
+            outbox.settle, self._fence, name, tuple(settled), reached, plain=(self._fence, name, _plain(settled), None)
         )
 
     def _reached(self, name: str, outcome: Outcome, last: Fate, now: int, failures: int) -> Reached | None:
-        """What is noted of the destination; None when it is as the last note of this second says."""
+        """What is noted of the destination; None: nobody was asked, or it is as the last note of this second says."""
+        if outcome.is_reached is None:
+            return None
         until = 0 if outcome.is_reached else now + back_off(failures + 1, self._random())
         is_well = not until and last.end is End.DELIVERED
         if is_well and self._well_at.get(name) == now:
@@ -397,38 +452,82 @@ class Runner:
             self._well_at.pop(name, None)
         return Reached(name, now, last.host, last.line, until)
 
-    def _surely(self, fn: Callable[[Tx, *Args], None], *args: *Args) -> "asyncio.Future[None]":
-        """Write, and write again while the disk is full: a delivery that is not settled would be made twice."""
-        first = self._store.write(0, fn, *args)  # queued now: between the reply and this nothing else happens
+    def _write(self, fn: Callable[[Tx, *Args], Result], *args: *Args, durable: bool = True) -> "asyncio.Future[Result]":
+        """Queue a write now. A lane with no room for it says `TryLater`, as a full disk does."""
+        try:
+            return self._store.write(0, fn, *args, durable=durable)
+        except RuntimeError as error:
+            full: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+            full.set_exception(TryLater(str(error)))
+            return full
 
-        async def until_done() -> None:
-            writing = first
-            while True:
-                try:
-                    return await writing
-                except TryLater as error:
-                    log.event("queue.later", reason=error.reason)
-                    await asyncio.sleep(SETTLE_AGAIN_S)
-                writing = self._store.write(0, fn, *args)
+    def _surely(
+        self, fn: Callable[[Tx, *Args], None], *args: *Args, plain: tuple[*Args] | None = None
+    ) -> "asyncio.Future[None]":
+        """Write, and write again while the disk is full: a delivery that is not settled would be made twice.
 
-        made = asyncio.ensure_future(until_done())
+        `plain`: written instead where a bug of ours keeps it from being written.
+        """
+        first = self._write(fn, *args)  # queued now: between the reply and this nothing else happens
+        made = asyncio.ensure_future(self._until_written(first, fn, args, plain))
         self._settling.add(made)
         made.add_done_callback(self._end_of_settling)
         return made
 
+    async def _until_written(
+        self,
+        writing: "asyncio.Future[None]",
+        fn: Callable[[Tx, *Args], None],
+        args: tuple[*Args],
+        plain: tuple[*Args] | None,
+    ) -> None:
+        is_counted = False
+        try:
+            while True:
+                try:
+                    return await writing
+                except TryLater as error:
+                    if not is_counted:
+                        is_counted = True
+                        self._unwritten += 1
+                    log.event("queue.later", reason=error.reason)
+                    await asyncio.sleep(SETTLE_AGAIN_S)
+                except LeaseLost:
+                    raise
+                # nobody looks at a claimed row again in this run, and sent again it would be a delivery too many
+                except Exception as error:
+                    if plain is None:
+                        raise
+                    report_bug(error)
+                    args, plain = plain, None
+                writing = self._write(fn, *args)
+        finally:
+            if is_counted:
+                self._unwritten -= 1
+                self._woken.set()
+
     def _end_of_settling(self, made: "asyncio.Future[None]") -> None:
         self._settling.discard(made)
         self._owes.set()
-        if not made.cancelled() and isinstance(error := made.exception(), LeaseLost):
+        if not made.cancelled() and isinstance(error := made.exception(), Exception):
             self._lost = error
+            self._woken.set()
 
     async def _tidy(self) -> None:
         while True:
             cutoff = int(clock.now_s()) - FORGET_DESTINATION_S
             with suppress(TryLater):
-                while await self._store.write(0, outbox.forget_destinations, cutoff) == outbox.FORGOTTEN_AT_ONCE:
+                while await self._write(outbox.forget_destinations, cutoff) == outbox.FORGOTTEN_AT_ONCE:
                     pass
             await asyncio.sleep(TIDY_EVERY_S)
+
+
+def _plain(settled: Sequence[Settled]) -> tuple[Settled, ...]:
+    """The same ends without what others have said."""
+    return tuple(
+        one._replace(host="", reply=one.reply[:3], step=record.step(one.at, one.step.kind, one.step.recipient))
+        for one in settled
+    )
 
 
 def _parted(job: Job, outcome: Outcome) -> tuple[Job, Job]:

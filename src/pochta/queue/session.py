@@ -11,6 +11,7 @@ One task owns a session. Cancelled in the middle of anything, the session aborts
 ended that was not sent to its end.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
@@ -391,6 +392,7 @@ class Session:
             if feed is not None and wants_body and stream.has_room:
                 await feed.give(engine)
                 blocks += 1
+                await asyncio.sleep(0)  # a server as fast as we are would hold the loop for the whole message (INV-12)
                 continue
             # Only a whole reply or block moves the deadline: octets alone are no progress.
             if seen != (progress := (engine.replies_seen, blocks)):

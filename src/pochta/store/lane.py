@@ -167,7 +167,7 @@ class Lane:
                 waiting.future.set_result(result)
 
     def _commit(self) -> None:
-        """COMMIT, and give the turn to other processes at once: our loop may be busy for 20 ms before it hears of it."""
+        """COMMIT, and give the turn to other processes at once: our loop may hear of it 20 ms later."""
         self._connection.execute("COMMIT")
         self._lock.release()
 
