@@ -1,5 +1,6 @@
 """In which form a message goes to a server, by what both can do."""
 
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -77,7 +78,7 @@ def test_smtputf8_is_asked_for_only_where_something_needs_it() -> None:
     [
         pytest.param(form(), needs(sender=UTF8), 550, "5.6.7", id="sender"),
         pytest.param(form(), needs(UTF8), 553, "5.6.7", id="recipient"),
-        pytest.param(form(is_header_utf8=True), needs(), 554, "5.6.9", id="header"),
+        pytest.param(form(is_header_utf8=True), replace(needs(), is_smtputf8=True), 554, "5.6.9", id="header"),
     ],
 )
 def test_what_needs_smtputf8_is_refused_without(message: Form, envelope: Needs, code: int, enhanced: str) -> None:
@@ -85,6 +86,11 @@ def test_what_needs_smtputf8_is_refused_without(message: Form, envelope: Needs, 
         found = decide(message, 1, envelope, offered)
         assert isinstance(found, Refused)
         assert found[:2] == (code, enhanced)
+
+
+def test_a_raw_header_without_smtputf8_goes_as_it_always_has() -> None:
+    found = sending(form(is_header_utf8=True), needs(), Offered(eight_bit=True))
+    assert (found.step, found.body, found.is_smtputf8) == (Step.AS_IS, BodyKind.EIGHT_BIT, False)
 
 
 def test_one_recipient_refused_the_others_served() -> None:

@@ -328,6 +328,7 @@ class Sender:
             reverse_path=_parsed(message.reverse_path),
             recipients=recipients,
             is_requiretls=message.requires_tls and is_verified,
+            is_smtputf8=message.is_smtputf8,
         )
 
     async def _session_for(self, way: _Way) -> Session:

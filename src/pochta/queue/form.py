@@ -55,11 +55,12 @@ class Offered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Needs:
-    """What the envelope asks for. `reverse_path` None: the null one."""
+    """What the envelope asks for. `reverse_path` None: the null one. `is_smtputf8`: the message came with SMTPUTF8."""
 
     reverse_path: Address | None
     recipients: Sequence[Address]
     is_requiretls: bool = False
+    is_smtputf8: bool = False
 
 
 class Refused(NamedTuple):
@@ -111,7 +112,9 @@ def decide(form: Form, size_bytes: int, needs: Needs, offered: Offered) -> Sendi
         # RFC 6531 §3.2: nothing internationalised goes to a server without SMTPUTF8; codes by §3.5
         if needs.reverse_path is not None and _needs_smtputf8(needs.reverse_path):
             return _UTF8_SENDER
-        if form.is_header_utf8:
+        # DEVIATES RFC 6531 §3.2: a raw header that came without SMTPUTF8 is older than it; scripts send such mail every
+        # day, and servers that take 8 bits show it as they always have.
+        if form.is_header_utf8 and needs.is_smtputf8:
             return _UTF8_HEADER
     sent: list[tuple[int, str]] = []
     refused: list[tuple[int, Refused]] = []
@@ -128,7 +131,9 @@ def decide(form: Form, size_bytes: int, needs: Needs, offered: Offered) -> Sendi
         step=step,
         body=body,
         # RFC 6531 §3.4: not where nothing needs it, whatever the message came with
-        is_smtputf8=form.is_header_utf8 or not reverse_path.isascii() or not all(one.isascii() for _, one in sent),
+        is_smtputf8=(form.is_header_utf8 and offered.smtputf8)
+        or not reverse_path.isascii()
+        or not all(one.isascii() for _, one in sent),
         is_requiretls=is_requiretls,
         reverse_path=reverse_path,
         recipients=tuple(sent),
