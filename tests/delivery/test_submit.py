@@ -9,6 +9,7 @@ import pytest
 from pochta import clock
 from pochta.delivery import record
 from pochta.delivery.submit import Envelope, Origin, Submitter, Target
+from pochta.errors import Refusal, RefusalCode
 from pochta.proto.smtp.events import Notify
 from pochta.store.arrivals import Arrival
 from pochta.store.outbox import LOCAL
@@ -54,7 +55,7 @@ def test_a_forward_travels_with_a_path_of_ours_and_failures_go_to_the_sender() -
     assert rewritten.reverse_path.endswith("@us.test")
     assert rewritten.reverse_path.upper().startswith("SRS0=")
     assert rewritten.report_to == "s@else.test"
-    assert [one.original for one in rewritten.recipients] == ["rfc822;all@us.test"] * 2
+    assert [one.original for one in rewritten.recipients] == [None] * 2
     assert (plain.reverse_path, [one.address for one in plain.recipients]) == ("s@else.test", ["d@x.test"])
 
 
@@ -90,3 +91,44 @@ def test_what_is_to_wait_waits_where_its_address_is_asked_again() -> None:
 def test_destinations_are_in_a_labels(address: str, domain: str) -> None:
     (sent,) = arrival(ENVELOPE, Target(address, remotes=(address,))).outgoing
     assert [one.destination for one in sent.recipients] == [f"to:{domain}"]
+
+
+def test_the_same_people_get_it_once() -> None:
+    spellings = [
+        Target(f"all+{n}@us.test", remotes=("b@x.test", "c@y.test"), original=f"rfc822;v{n}@x", is_forward=True)
+        for n in range(100)
+    ]
+    other = Target("two@us.test", remotes=("B@X.test",), is_forward=True)
+    mine = [Target(f"anna+{n}@us.test", accounts=(1,), notify=Notify.SUCCESS) for n in range(100)]
+    came = arrival(ENVELOPE, *spellings, other, *mine)
+    (sent,) = came.outgoing
+    assert [(one.address, one.original) for one in sent.recipients] == [
+        ("b@x.test", "rfc822;v0@x"), ("c@y.test", "rfc822;v0@x"),
+    ]  # fmt: skip
+    assert [(one.address, one.account_ids) for one in came.locals] == [("anna+0@us.test", (1,))]
+
+
+@pytest.mark.rfc(3461, "5.2.7.3")
+@pytest.mark.parametrize(
+    ("notify", "passed_on"),
+    [(Notify.SUCCESS, Notify.NEVER), (Notify.SUCCESS | Notify.FAILURE, Notify.FAILURE)],
+)
+def test_an_alias_of_several_is_reported_as_expanded(notify: Notify, passed_on: Notify) -> None:
+    alias = Target("all@us.test", accounts=(1,), remotes=("b@x.test", "c@y.test"), notify=notify, is_forward=True)
+    came = arrival(ENVELOPE, alias)
+    assert [(one.account_ids, one.wants_success, one.is_expanded) for one in came.locals] == [
+        ((1,), False, False), ((), False, True),
+    ]  # fmt: skip
+    assert [one.notify for one in came.outgoing[0].recipients] == [int(passed_on)] * 2
+
+
+@pytest.mark.parametrize(
+    "sender", ["a" * 64 + "@" + "b" * 60 + "." + "c" * 60 + "." + "d" * 50 + ".test", "a@[1.2.3.4"]
+)
+def test_a_sender_that_nobody_could_answer_through_us(sender: str) -> None:
+    with pytest.raises(Refusal) as found:
+        arrival(
+            Envelope(origin=Origin.TRANSFER, reverse_path=sender),
+            Target("f@us.test", (), ("b@x.test",), is_forward=True),
+        )
+    assert found.value.code is RefusalCode.CANNOT

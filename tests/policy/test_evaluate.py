@@ -379,18 +379,27 @@ def test_a_sealed_message(sealing_key: RSAPrivateKey, changed: bytes, arc: Arc, 
 
 
 @pytest.mark.parametrize(
-    ("spf", "signatures", "is_proven"),
+    ("spf", "signatures", "is_author", "is_proven"),
     [
-        (Spf.PASS, (), True),
-        (Spf.FAIL, (), False),
-        (Spf.FAIL, (DkimResult(Dkim.PASS, "bounces.a.test"),), True),
-        (Spf.NONE, (DkimResult(Dkim.PASS, "a.test"),), True),
-        (Spf.NONE, (DkimResult(Dkim.PASS, "x.bounces.a.test"),), False),
-        (Spf.NONE, (DkimResult(Dkim.FAIL, "a.test"), DkimResult(Dkim.PASS, "evil.test"), DkimResult(Dkim.PASS)), False),
+        (Spf.PASS, (), False, True),
+        (Spf.FAIL, (), True, False),
+        (Spf.FAIL, (DkimResult(Dkim.PASS, "bounces.a.test"),), True, True),
+        (Spf.NONE, (DkimResult(Dkim.PASS, "a.test"),), True, True),
+        (Spf.NONE, (DkimResult(Dkim.PASS, "a.test"),), False, False),
+        (Spf.NONE, (DkimResult(Dkim.PASS, "x.bounces.a.test"),), True, False),
+        (
+            Spf.NONE,
+            (DkimResult(Dkim.FAIL, "a.test"), DkimResult(Dkim.PASS, "evil.test"), DkimResult(Dkim.PASS)),
+            True,
+            False,
+        ),
     ],
 )
-def test_whether_a_bounce_may_go_back(spf: Spf, signatures: tuple[DkimResult, ...], is_proven: bool) -> None:
-    assert _is_proven(replace(FINDINGS, spf=SpfResult(spf, "bounces.a.test"), dkim=signatures)) is is_proven
+def test_whether_a_bounce_may_go_back(
+    spf: Spf, signatures: tuple[DkimResult, ...], is_author: bool, is_proven: bool
+) -> None:
+    found = replace(FINDINGS, spf=SpfResult(spf, "bounces.a.test"), dkim=signatures)
+    assert _is_proven(found, is_author=is_author) is is_proven
 
 
 def _vector_zone() -> ZoneResolver:

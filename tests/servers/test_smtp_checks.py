@@ -141,6 +141,17 @@ def test_a_listed_address_reaches_the_postmaster_alone() -> None:
         assert send(server, HEADER + b"\r\n" + BODY, sender="carol@sender.test", to="postmaster@example.org")[0] == 250
 
 
+def test_mail_that_goes_into_junk_is_recorded_there(server: Server) -> None:
+    send(server, forged("soft.test"), sender="x@nowhere.test")
+    (to,) = record.decode(trail_of(server, ANNA).facts)["to"]
+    assert to["mailbox"] == "junk"
+
+
+def test_the_postmaster_of_the_host_itself_is_there(server: Server) -> None:
+    assert send(server, HEADER + b"\r\n" + BODY, sender="carol@sender.test", to="postmaster@localhost")[0] == 250
+    assert b"body" in read(server)
+
+
 def test_greylisting(monkeypatch: pytest.MonkeyPatch) -> None:
     with Server(resolver=zones(), checks=Checks(greylist=True, greylist_delay_s=60)) as server:
         server.add_account(ANNA, "secret")

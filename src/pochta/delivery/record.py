@@ -16,6 +16,11 @@ from pochta.store.trails import NewTrail, Step
 VALUE_MAX: Final = 500  # as a line of the log: a hostile reply must not fill the disk
 MESSAGE_ID_MAX: Final = 250  # RFC 5322 §2.1.1: it stands on one line of 998 at most; real ones take under 100
 
+# A stranger's message of two lines may name 1000 recipients of 256 octets, or a large alias 1000 times; of what is
+# refused even less is kept, for nobody bounds how much of that comes.
+SHOWN_MAX: Final = 100
+SHOWN_OF_REFUSED_MAX: Final = 10
+
 Facts = Mapping[str, object]
 
 
@@ -45,9 +50,12 @@ def decode(facts: str) -> dict[str, Any]:  # Any: JSON
 
 
 def trail_of(name: str, *, message_id: str, sender: str, recipients: Iterable[str], facts: Facts) -> NewTrail:
-    """The trail of a message that comes in. `name` is what its Received field and the reply call it."""
+    """The trail of a message that comes in. `name` is what its Received field and the reply call it.
+
+    It is found by its sender and the first SHOWN_MAX recipients.
+    """
     keys = dict.fromkeys(searched_as(one) for one in (sender, *recipients) if one)
-    return NewTrail(name, message_id[:MESSAGE_ID_MAX], sender, tuple(keys), encode(facts))
+    return NewTrail(name, message_id[:MESSAGE_ID_MAX], sender, tuple(keys)[: SHOWN_MAX + 1], encode(facts))
 
 
 NO_TRAIL: Final = NewTrail("", "", "", (), "{}")  # of a message that has one already
@@ -67,7 +75,9 @@ def target_facts(address: str, accounts: tuple[int, ...], remotes: tuple[str, ..
     if accounts:
         found |= {"accounts": accounts, "mailbox": role}
     if remotes and remotes != (address,):
-        found["forwarded_to"] = remotes
+        found["forwarded_to"] = remotes[:SHOWN_OF_REFUSED_MAX]
+        if len(remotes) > SHOWN_OF_REFUSED_MAX:
+            found["forwarded_to_more"] = len(remotes) - SHOWN_OF_REFUSED_MAX
     return found
 
 

@@ -37,7 +37,7 @@ from pochta.policy.results import (
     Wish,
 )
 from pochta.policy.spf import check_host
-from pochta.proto.address import Address, AddressError, to_a_labels
+from pochta.proto.address import Address, AddressError, address_key, to_a_labels
 from pochta.proto.smtp.replies import Reply
 
 # RFC 7208 §4.6.4 asks for 20 s at least for SPF alone; RFC 5321 §4.5.3.2.6 lets the client wait 10 min for the reply.
@@ -218,8 +218,11 @@ class Inbound:
         for task in self._tasks:
             task.cancel()
 
-    async def finish(self, author_domains: Sequence[str], *, now_s: float) -> Verdict:
-        """The verdict, `Policy.total_s` seconds after the call at the latest. `author_domains`: of From, all."""
+    async def finish(self, author_domains: Sequence[str], *, now_s: float, author: str = "") -> Verdict:
+        """The verdict, `Policy.total_s` seconds after the call at the latest.
+
+        `author_domains`: of From, all. `author`: the address in From, `""` where there is not exactly one.
+        """
         if not self._tasks or self._signatures is None:
             raise LocalProtocolError("start and header come before finish")
         total_s = self._policy.total_s
@@ -238,7 +241,8 @@ class Inbound:
             self.abandon()
         authors = tuple(map(_a_labels, author_domains[:MAX_AUTHORS]))
         return self._verdict(
-            Findings(self._spf, self._helo_spf, self._iprev, self._dkim, self._arc, self._dmarc, authors)
+            Findings(self._spf, self._helo_spf, self._iprev, self._dkim, self._arc, self._dmarc, authors),
+            is_author=_is_same(author, self._sender),
         )
 
     async def _check_author(self, author_domains: Sequence[str]) -> None:
@@ -285,14 +289,14 @@ class Inbound:
         assert self._signatures is not None
         self._dkim = await self._signatures.finish(self._resolver, now_s=now_s)
 
-    def _verdict(self, found: Findings) -> Verdict:
+    def _verdict(self, found: Findings, *, is_author: bool) -> Verdict:
         action, rule, reply = _decide(self._policy, self._address, found)
         return Verdict(
             found,
             action,
             rule,
             reply,
-            not self._is_null and _is_proven(found),
+            not self._is_null and _is_proven(found, is_author=is_author),
             authres.write(
                 self._policy.authserv_id,
                 address=self._address,
@@ -314,10 +318,23 @@ def _a_labels(domain: str) -> str:
         return ""
 
 
-def _is_proven(found: Findings) -> bool:
-    """INV-10: SPF passes for MAIL FROM, or its domain or one above it signed. A name below it proves nothing."""
+def _is_same(author: str, sender: str) -> bool:
+    try:
+        return address_key(author) == address_key(sender)
+    except AddressError:
+        return False
+
+
+def _is_proven(found: Findings, *, is_author: bool) -> bool:
+    """INV-10: SPF passes for MAIL FROM, or it is the author's, whose domain or one above it signed.
+
+    A signature is of the header: whoever has one signed message can send it again with any MAIL FROM of that domain.
+    A name below the domain proves nothing.
+    """
     if found.spf.result is Spf.PASS:
         return True
+    if not is_author:
+        return False
     domain = found.spf.domain.lower()
     return any(
         one.result is Dkim.PASS and one.domain and (domain == one.domain or domain.endswith(f".{one.domain}"))

@@ -72,8 +72,8 @@ class LateDeliveries:
             )
             target = replace(target, original=one.original, notify=Notify(one.notify))
             new = await self._copy(message, now)
-            arrival = await self._submitter.arrival(_envelope(message), (target,), record.NO_TRAIL)
             try:
+                arrival = await self._submitter.arrival(_envelope(message), (target,), record.NO_TRAIL)
                 await self._store.write(message.account_id, arrivals.accept_late, fence, settled, arrival, new, now)
             except Refusal:
                 await local.drop(self._store, (new,))

@@ -6,6 +6,8 @@ The report and the rows that owed it change in one transaction: neither is lost,
 """
 
 import asyncio
+from collections import deque
+from dataclasses import replace
 from typing import Final
 
 from pochta import clock, log
@@ -15,10 +17,12 @@ from pochta.delivery.submit import ROWS_INLINE_MAX, Envelope, Origin, Submitter,
 from pochta.errors import Corrupt, PochtaError, Refusal, TryLater
 from pochta.net.connection import report_bug
 from pochta.proto.address import POSTMASTER, AddressError, parse_mailbox
+from pochta.proto.smtp.events import Notify
 from pochta.queue import dsn, schedule, settling
 from pochta.queue.dsn import Action, Report, ReportedRecipient
 from pochta.queue.schedule import Schedule
 from pochta.store import arrivals, blobs, outbox
+from pochta.store.directory import has_domain
 from pochta.store.leases import Fence, LeaseLost
 from pochta.store.messages import NewMessage
 from pochta.store.outbox import Outgoing, Owed, Recipient, Reports
@@ -31,12 +35,15 @@ COMPOSED_INLINE_MAX: Final = 20  # recipients; 60 us each where their servers se
 # or a queue would hold it for ever.
 AGAIN_S: Final = 900
 GIVE_UP_S: Final = 5 * 86_400
+# Nobody reads more; the trails tell of the rest. Strangers can cause them as fast as they send to a dead alias.
+POSTMASTER_REPORTS_AN_HOUR: Final = 50
 
 _ACTIONS: Final = {
     Owed.DELAYED: Action.DELAYED,
     Owed.FAILED: Action.FAILED,
     Owed.RELAYED: Action.RELAYED,
     Owed.DELIVERED: Action.DELIVERED,
+    Owed.EXPANDED: Action.EXPANDED,
 }
 
 
@@ -65,6 +72,7 @@ class Reporter:
         self._schedule = schedule
         self._hostname = hostname
         self._postmaster = postmaster
+        self._postmaster_told: deque[float] = deque()  # when, in the last hour
         self._not_before: dict[int, float] = {}  # of messages whose report could not be made, by their ids
 
     async def make_due(self, fence: Fence) -> None:
@@ -120,7 +128,13 @@ class Reporter:
             return
         # DEVIATES RFC 5321 §3.6.3, §4.4, §6.1: a sender that did not prove who it is hears nothing (INV-10), else the
         # owners of forged addresses would; an honest one without SPF and DKIM misses a report. The postmaster sees it.
-        if not has_failed or not await self._tell(fence, told, "", Origin.DOUBLE_BOUNCE):
+        now = clock.now_s()
+        while self._postmaster_told and self._postmaster_told[0] <= now - 3600:
+            self._postmaster_told.popleft()
+        has_room = len(self._postmaster_told) < POSTMASTER_REPORTS_AN_HOUR
+        if has_failed and has_room and await self._tell(fence, told, "", Origin.DOUBLE_BOUNCE):
+            self._postmaster_told.append(now)
+        else:
             await self._drop(fence, told)
 
     async def _tell(self, fence: Fence, told: Reports, address: str, origin: Origin) -> bool:
@@ -139,6 +153,10 @@ class Reporter:
         now = int(clock.now_s())
         message_id = f"<{now:x}.{clock.token_hex(10)}@{self._hostname}>"
         is_returned = origin is Origin.REPORT
+        if all(one.report is not Owed.FAILED for one in told.recipients):
+            # RFC 3461 §6.1: NEVER is what a report may say. That news of a success cannot be delivered is no news:
+            # else a stranger whose server refuses reports could fill the postmaster's mailbox with them
+            target = replace(target, notify=Notify.NEVER)
         new = await self._spooled(await self._report_of(told, target, message_id, now, is_returned=is_returned), now)
         name = f"report-{told.message.id}-{clock.token_hex(4)}"
         trail = record.trail_of(
@@ -181,6 +199,14 @@ class Reporter:
         finally:
             incoming.discard()
 
+    async def _domain(self) -> str:
+        """The domain that reports come from: the one kept here that the host's name is in, whose keys sign for it."""
+        for name in (self._hostname, self._hostname.partition(".")[2]):
+            is_ours: bool = await self._store.read(0, has_domain, name.lower())
+            if is_ours:
+                return name
+        return self._hostname
+
     async def _target(self, address: str) -> Target:
         found = POSTMASTER if not address else parse_mailbox(address)
         target = await self._store.read(
@@ -198,7 +224,7 @@ class Reporter:
         header, body = await self._original(message, is_full=is_full)
         return Report(
             reporting_host=self._hostname,
-            postmaster=f"postmaster@{self._hostname}",
+            postmaster=f"postmaster@{await self._domain()}",
             sender=to if "@" in to else f"{to}@{self._hostname}",
             message_id=message_id,
             queue_id=message.name or str(message.id),

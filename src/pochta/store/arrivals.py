@@ -17,10 +17,14 @@ from pochta.store.tx import Tx
 FULL_REPLY: Final = "552 5.2.2 The mailbox is full"
 GONE_REPLY: Final = "550 5.1.1 There is no such user here any more"
 DELIVERED_REPLY: Final = "250 2.1.5 Delivered"
+EXPANDED_REPLY: Final = "250 2.1.5 Sent on to several addresses"
 
 
 class LocalRecipient(NamedTuple):
-    """A recipient with a mailbox here, or several. `wants_success`: its sender asked to be told (NOTIFY=SUCCESS)."""
+    """A recipient with a mailbox here, or several. `wants_success`: its sender asked to be told (NOTIFY=SUCCESS).
+
+    `is_expanded`: an alias that a report is owed for, without accounts: who stands behind it is told elsewhere.
+    """
 
     address: str
     account_ids: tuple[int, ...]
@@ -28,6 +32,7 @@ class LocalRecipient(NamedTuple):
     notify: int = 0
     wants_success: bool = False
     role: str = "inbox"
+    is_expanded: bool = False
 
 
 class Arrival(NamedTuple):
@@ -62,15 +67,23 @@ def accept(tx: Tx, arrival: Arrival, new: NewMessage, now: int, trail_id: int | 
         trail_id = trails.add(tx, arrival.trail, now)
     blob_id = blobs.insert(tx, new.blob, new.received_at)
     failed = _place(tx, arrival, blob_id, new)
-    owed = [
-        NewRecipient(outbox.LOCAL, one.address, one.original, one.notify, Owed.FAILED, failed[one.address])
-        for one in arrival.locals
-        if one.address in failed
-    ] + [
-        NewRecipient(outbox.LOCAL, one.address, one.original, one.notify, Owed.DELIVERED, DELIVERED_REPLY)
-        for one in arrival.locals
-        if one.wants_success and one.address not in failed
-    ]
+    owed = (
+        [
+            NewRecipient(outbox.LOCAL, one.address, one.original, one.notify, Owed.FAILED, failed[one.address])
+            for one in arrival.locals
+            if one.address in failed
+        ]
+        + [
+            NewRecipient(outbox.LOCAL, one.address, one.original, one.notify, Owed.DELIVERED, DELIVERED_REPLY)
+            for one in arrival.locals
+            if one.wants_success and one.address not in failed
+        ]
+        + [
+            NewRecipient(outbox.LOCAL, one.address, one.original, one.notify, Owed.EXPANDED, EXPANDED_REPLY)
+            for one in arrival.locals
+            if one.is_expanded
+        ]
+    )
     all_outgoing = arrival.outgoing
     if owed and arrival.envelope.report_to:
         all_outgoing += (arrival.envelope._replace(recipients=tuple(owed)),)

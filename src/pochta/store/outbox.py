@@ -10,8 +10,7 @@ A recipient's way:
        │ hold           └───────────► ENDED (failed, or delivered and somebody wants to know: a report is owed)
        └─ HELD                           └─report─► gone
 
-HELD is also what becomes due while its sender's account is stopped: what a stolen password has left in the queue goes
-out only when somebody says so (`pochta queue release`).
+HELD is also what a stopped account has due: mail of a stolen password waits for a word (`pochta queue release`).
 
 * A destination is where a row queues: a recipient's domain in A-labels, or `route:NAME`, or LOCAL. Whoever makes a row
   WAITING notes in `destination.next_at` when it is due; a destination that is backed off (`not_before`) is not due
@@ -64,6 +63,7 @@ class Owed(IntEnum):
     FAILED = 2
     RELAYED = 3  # to a server that does not report itself
     DELIVERED = 4
+    EXPANDED = 5  # an alias of several; what becomes of each is reported only where it fails
 
 
 class NewRecipient(NamedTuple):

@@ -98,12 +98,12 @@ def by_id(tx: Tx, trail_id: int) -> Trail | None:
 
 
 def steps(tx: Tx, trail_id: int) -> list[Step]:
-    """What happened, oldest first, the first STEPS_MAX."""
+    """What happened, oldest first, the latest STEPS_MAX."""
     rows: list[Row] = tx.rows(
-        "SELECT at, kind, recipient, facts FROM trail_step WHERE trail_id = ? ORDER BY id LIMIT ?",
+        "SELECT at, kind, recipient, facts FROM trail_step WHERE trail_id = ? ORDER BY id DESC LIMIT ?",
         (trail_id, STEPS_MAX),
     )
-    return [Step(*row) for row in rows]
+    return [Step(*row) for row in reversed(rows)]
 
 
 def is_due(tx: Tx, cutoff: int) -> bool:

@@ -79,6 +79,8 @@ class Transaction:
     id: str = ""  # in the Received field, in the reply and in the log: by it a message is found again
     recipients: list[Target] = field(default_factory=list)
     known: dict[Address, Target] = field(default_factory=dict)
+    resolved: dict[tuple[tuple[int, ...], tuple[str, ...]], Target] = field(default_factory=dict)  # by who gets it
+    rows: int = 0  # how many accounts and addresses those are
     greeted: set[str] = field(default_factory=set)  # recipients that the peer may write to
     incoming: Incoming | None = None
     header: SubmittedHeader | None = None

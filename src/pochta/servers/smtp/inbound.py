@@ -22,7 +22,16 @@ _END: Final = b"\r\n\r\n"
 class InboundMessage:
     """One message's checks; end them with `verdict` or `abandon`."""
 
-    __slots__ = ("_authserv_id", "_checks", "_held", "_is_passed", "author_domains", "is_too_large", "message_id")
+    __slots__ = (
+        "_authserv_id",
+        "_checks",
+        "_held",
+        "_is_passed",
+        "author",
+        "author_domains",
+        "is_too_large",
+        "message_id",
+    )
 
     def __init__(self, checks: Inbound, authserv_id: str) -> None:
         self._checks = checks
@@ -31,6 +40,7 @@ class InboundMessage:
         self._is_passed = False
         self.is_too_large = False
         self.author_domains: tuple[str, ...] = ()
+        self.author = ""  # the address in From, where there is exactly one
         self.message_id = ""
 
     def feed(self, chunk: bytes) -> bytes:
@@ -59,7 +69,8 @@ class InboundMessage:
         return b"" if self._is_passed or self.is_too_large else self._pass(len(self._held))
 
     def _pass(self, end: int) -> bytes:
-        if end > MAX_HEADER_BYTES:
+        # As of what users submit: fields behind the last that is looked at would be seen by others, not by us
+        if end > MAX_HEADER_BYTES or self._held.count(b"\n", 0, end) > MAX_FIELDS:
             return self._refuse()
         header, rest = bytes(self._held[:end]), bytes(self._held[end:])
         self._held.clear()
@@ -67,7 +78,7 @@ class InboundMessage:
         self._checks.header(header)
         self._checks.feed(rest[2:] if rest.startswith(b"\r\n") else rest)
         fields = split_fields(header)[:MAX_FIELDS]
-        self.author_domains = _author_domains(fields)
+        self.author_domains, self.author = _authors(fields)
         ids = (message_id(unfold(value)) for _, name, value in fields if name.lower() == b"message-id")
         self.message_id = (next(ids, None) or b"").decode("ascii", "replace")
         # RFC 8601 §5: results that claim to be ours and came with the message are removed
@@ -79,19 +90,23 @@ class InboundMessage:
 
     async def verdict(self, now_s: float) -> Verdict:
         """What the checks say; within `evaluate.TOTAL_S`."""
-        return await self._checks.finish(self.author_domains, now_s=now_s)
+        return await self._checks.finish(self.author_domains, now_s=now_s, author=self.author)
 
 
-def _author_domains(fields: Fields) -> tuple[str, ...]:
-    """The domains of every address in every From field, each once."""
+def _authors(fields: Fields) -> tuple[tuple[str, ...], str]:
+    """The domains of every address in every From field, each once; and the address, where it is one in one field."""
     found: dict[str, None] = {}
-    size = 0
+    authors: list[bytes] = []
+    size = count = 0
     for _, name, value in fields:
         size += len(value) if len(name) == 4 and name.lower() == b"from" else 0
         if size > MAX_FROM_BYTES:
             break
         if len(name) == 4 and name.lower() == b"from":
+            count += 1
             for one in parse_addresses(unfold(value)):
                 if one.host is not None:
                     found[one.host.decode("utf-8", "replace")] = None
-    return tuple(found)
+                    authors.append((one.mailbox or b"") + b"@" + one.host)
+    is_one = count == 1 and len(authors) == 1
+    return tuple(found), authors[0].decode("utf-8", "replace") if is_one else ""

@@ -204,7 +204,7 @@ async def _take(connection: "SmtpConnection", transaction: Transaction) -> list[
         await local.drop(context.store, (new,))
         return []
     envelope = submission.envelope_of(connection, transaction, is_authenticated=_may_bounce(connection, verdict))
-    trail = _trail(connection, transaction, new.blob.size, verdict)
+    trail = _trail(connection, transaction, takers, new.blob.size, verdict)
     taken, charge = await context.submitter.submit(envelope, takers, new, trail)
     if charge is not None:
         sending.announce(charge)
@@ -253,14 +253,19 @@ async def _takers(connection: "SmtpConnection", transaction: Transaction, new: N
 
 
 def _trail(
-    connection: "SmtpConnection", transaction: Transaction, size: int, verdict: Verdict | None
+    connection: "SmtpConnection",
+    transaction: Transaction,
+    recipients: list[Target],
+    size: int,
+    verdict: Verdict | None,
+    shown: int = record.SHOWN_MAX,
 ) -> trails.NewTrail:
     account = connection.account
     return record.trail_of(
         transaction.id,
         message_id=transaction.incoming.message_id if transaction.incoming is not None else "",
         sender=transaction.reverse_path,
-        recipients=[one.address for one in transaction.recipients],
+        recipients=[one.address for one in recipients[:shown]],
         facts={
             "role": connection.context.role.value,
             "peer": connection.peer_address,
@@ -269,16 +274,17 @@ def _trail(
             "account": account.address if account is not None else None,
             "size": size,
             "checks": verdict.facts() if verdict is not None else None,
-            "to": [
-                record.target_facts(one.address, one.accounts, one.remotes, one.role) for one in transaction.recipients
-            ],
+            "to": [record.target_facts(one.address, one.accounts, one.remotes, one.role) for one in recipients[:shown]],
+            "to_more": len(recipients) - shown if len(recipients) > shown else None,
         },
     )
 
 
 async def _record_refusal(connection: "SmtpConnection", transaction: Transaction, error: PolicyError) -> None:
     """A refusal by the checks is asked about by both sides; one that the disk does not take is in the log alone."""
-    trail = _trail(connection, transaction, transaction.incoming.size if transaction.incoming else 0, error.verdict)
+    size = transaction.incoming.size if transaction.incoming else 0
+    shown_max = record.SHOWN_OF_REFUSED_MAX
+    trail = _trail(connection, transaction, transaction.recipients, size, error.verdict, shown_max)
     trail = trail._replace(
         message_id=transaction.inbound.message_id if transaction.inbound is not None else "",
         facts=record.with_refusal(trail.facts, error.reply),

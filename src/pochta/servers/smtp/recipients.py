@@ -1,10 +1,11 @@
 """RCPT: who a recipient stands for, and whether whoever asks may write to them now."""
 
+from dataclasses import replace
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 
 from pochta import clock, log
-from pochta.accounts import sending
+from pochta.accounts import sending, srs
 from pochta.delivery import record, submit
 from pochta.delivery.submit import Target
 from pochta.errors import Refusal, RefusalCode, TryLater
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 FULL: Final = "The mailbox is full"
 _RELAY: Final = Reply(550, "5.7.1", "Relaying denied: no mail is kept here for that domain")
 _POSTMASTER: Final = "postmaster"
+_TOO_MANY: Final = "Too many addresses behind the recipients of one message; send it to the rest on its own"
+_NULL_ONLY: Final = "This address takes reports only, which have no sender"
 
 
 async def add(connection: "SmtpConnection", transaction: Transaction, event: events.Rcpt) -> None:
@@ -33,12 +36,21 @@ async def add(connection: "SmtpConnection", transaction: Transaction, event: eve
     try:
         if target is None:
             target = await _resolve(connection, transaction, address)
+            await _refuse_dead_end(connection, transaction, address, target)
+        key = (target.accounts, target.remotes)
+        rows = transaction.rows + (0 if key in transaction.resolved else len(target.accounts) + len(target.remotes))
+        if rows > submit.ROWS_MAX:
+            raise Refusal(RefusalCode.LIMIT, _TOO_MANY)
         await _refuse_excess(connection, transaction)
     except (Refusal, TryLater) as error:
         _refuse(connection, address, error)
         return
     if target.address not in transaction.greeted and not await _is_welcome(connection, transaction, target):
         return
+    # One object for all that stand for the same people: a thousand spellings of a large alias take its size once
+    same = transaction.resolved.setdefault(key, target)
+    target = replace(target, accounts=same.accounts, remotes=same.remotes)
+    transaction.rows = rows
     transaction.known[address] = target
     notify = event.notify if event.notify is not None else Notify(0)
     if event.original is not None or notify:
@@ -59,11 +71,32 @@ async def _resolve(connection: "SmtpConnection", transaction: Transaction, addre
     store = context.store
     may_relay = context.role is Role.SUBMISSION
     secret = context.submitter.srs_secret
+    # Every report names it, and every Received field the host: whoever asks there is answered
+    if address.domain and address.key == (_POSTMASTER, context.hostname.lower()):
+        address = POSTMASTER
     target = await store.read(0, submit.resolve, address, context.postmaster, secret, clock.now_s(), may_relay)
     # Refused now, a sender can still send to the others
     if await store.read(0, accounts_over_quota, target.accounts, transaction.mail.size or 1):
         raise Refusal(RefusalCode.OVER_QUOTA, FULL)
     return target
+
+
+async def _refuse_dead_end(
+    connection: "SmtpConnection", transaction: Transaction, address: Address, target: Target
+) -> None:
+    """Refuse what could be sent on only with a return address that leads nowhere, or somewhere else.
+
+    Raises:
+        Refusal: POLICY; CANNOT.
+    """
+    sender = transaction.reverse_path
+    context = connection.context
+    is_srs = srs.is_rewritten(address.local_part) and target.remotes != (str(address),)
+    # An address of SRS stands for a stranger: mail of others would go on with their own return address, for which we
+    # cannot vouch (SPF). Reports are what it is made for.
+    if is_srs and sender and context.role is not Role.SUBMISSION:
+        raise Refusal(RefusalCode.POLICY, _NULL_ONLY)
+    await context.submitter.path_of(sender, target, clock.now_s())
 
 
 async def _refuse_excess(connection: "SmtpConnection", transaction: Transaction) -> None:
@@ -138,5 +171,8 @@ def _refuse(connection: "SmtpConnection", address: Address, error: Refusal | Try
         return
     if isinstance(error, Refusal) and error.code is RefusalCode.NOT_LOCAL:
         connection.engine.reply(_RELAY)
+    elif isinstance(error, Refusal) and error.code is RefusalCode.CANNOT:
+        # RFC 3463 §3.2: X.1.7, the sender's address
+        connection.engine.reply(Reply(550, "5.1.7", error.text))
     else:
         connection.engine.reply(smtp_reply(error))
