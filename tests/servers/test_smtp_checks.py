@@ -8,6 +8,7 @@ import pytest
 from imap_raw import Imap
 
 from pochta import clock
+from pochta.accounts import srs
 from pochta.config import Checks, Limits
 from pochta.config.transfer import DmarcObedience
 from pochta.delivery import record
@@ -166,6 +167,53 @@ def test_a_header_without_end_is_refused(server: Server) -> None:
     large = b"".join(b"X-%d: %b\r\n" % (number, b"a" * 900) for number in range(400))
     code, text = send(server, large + HEADER + b"\r\n" + BODY, sender="carol@sender.test")
     assert (code, text[:5]) == (552, b"5.3.4")
+
+
+def test_held_headers_count_as_memory_of_the_spool() -> None:
+    limits = Limits(min_free_bytes=0, spool_memory_bytes=1024 * 1024)
+    half = b"".join(b"X-%d: %b\r\n" % (number, b"a" * 900) for number in range(220))
+    with Server(resolver=zones(), checks=Checks(), limits=limits) as server:
+        server.add_account(ANNA, "secret")
+        waiting = [smtplib.SMTP(server.host, server.smtp_port) for _ in range(5)]
+        for smtp in waiting:
+            smtp.ehlo("mx.sender.test")
+            smtp.mail("carol@sender.test")
+            smtp.rcpt(ANNA)
+            smtp.docmd("DATA")
+            smtp.send(half)
+        while server.app.intake.memory_bytes < 5 * len(half):
+            pass
+        code, text = send(server, half + HEADER + b"\r\n" + BODY, sender="carol@sender.test")
+        assert (code, text[:5]) == (452, b"4.3.1")
+        for smtp in waiting:
+            smtp.close()
+        while server.app.intake.memory_bytes:
+            pass
+        assert send(server, half + HEADER + b"\r\n" + BODY, sender="carol@sender.test")[0] == 250
+
+
+def test_more_fields_than_anybody_looks_at_are_refused(server: Server) -> None:
+    code, text = send(server, b"a:\r\n" * 10_001 + HEADER + b"\r\n" + BODY, sender="carol@sender.test")
+    assert (code, text[:5]) == (552, b"5.3.4")
+
+
+def test_mail_for_an_address_of_srs_has_no_sender(server: Server) -> None:
+    async def path(store: Store) -> str:
+        return srs.forward(server.app.submitter.srs_secret, "carol@sender.test", "example.org", now_s=clock.now_s())
+
+    rewritten = server.run(path)
+    assert send(server, HEADER + b"\r\n" + BODY, sender="carol@sender.test", to=rewritten)[0] == 550
+    with smtplib.SMTP(server.host, server.smtp_port) as smtp:
+        smtp.ehlo("mx.sender.test")
+        smtp.mail("")
+        assert smtp.rcpt(rewritten)[0] == 250
+
+
+def test_a_sender_that_no_return_address_can_hold_is_refused_at_rcpt(server: Server) -> None:
+    server.add_alias("away@example.org", ["carol@elsewhere.test"])
+    sender = f"{'a' * 230}@sender.test"
+    assert send(server, HEADER + b"\r\n" + BODY, sender=sender, to="away@example.org")[0] == 550
+    assert send(server, HEADER + b"\r\n" + BODY, sender=sender)[0] == 250
 
 
 @pytest.mark.parametrize("size", [100, 200_000], ids=["in memory", "in a file"])

@@ -6,6 +6,7 @@ what is done about the verdict.
 
 from typing import Final
 
+from pochta.delivery.intake import Intake
 from pochta.mime.address import parse_addresses
 from pochta.mime.header import MAX_FIELDS, message_id, split_fields, unfold
 from pochta.mime.parse import Fields
@@ -26,19 +27,23 @@ class InboundMessage:
         "_authserv_id",
         "_checks",
         "_held",
+        "_intake",
         "_is_passed",
         "author",
         "author_domains",
         "is_too_large",
+        "lacks_room",
         "message_id",
     )
 
-    def __init__(self, checks: Inbound, authserv_id: str) -> None:
+    def __init__(self, checks: Inbound, authserv_id: str, intake: Intake) -> None:
         self._checks = checks
+        self._intake = intake
         self._authserv_id = authserv_id
         self._held = bytearray()
         self._is_passed = False
         self.is_too_large = False
+        self.lacks_room = False  # the worker's spool memory is used up (INV-7)
         self.author_domains: tuple[str, ...] = ()
         self.author = ""  # the address in From, where there is exactly one
         self.message_id = ""
@@ -48,7 +53,11 @@ class InboundMessage:
         if self._is_passed:
             self._checks.feed(chunk)
             return chunk
-        if self.is_too_large:
+        if self.is_too_large or self.lacks_room:
+            return b""
+        if not self._intake.take(len(chunk)):
+            self.lacks_room = True
+            self._forget()
             return b""
         searched_from = max(0, len(self._held) - len(_END) + 1)
         self._held += chunk
@@ -61,19 +70,24 @@ class InboundMessage:
 
     def _refuse(self) -> bytes:
         self.is_too_large = True
-        self._held.clear()
+        self._forget()
         return b""
+
+    def _forget(self) -> None:
+        self._intake.give_back(len(self._held))
+        self._held.clear()
 
     def finish(self) -> bytes:
         """What is left when the message has ended."""
-        return b"" if self._is_passed or self.is_too_large else self._pass(len(self._held))
+        is_over = self._is_passed or self.is_too_large or self.lacks_room
+        return b"" if is_over else self._pass(len(self._held))
 
     def _pass(self, end: int) -> bytes:
         # As of what users submit: fields behind the last that is looked at would be seen by others, not by us
         if end > MAX_HEADER_BYTES or self._held.count(b"\n", 0, end) > MAX_FIELDS:
             return self._refuse()
         header, rest = bytes(self._held[:end]), bytes(self._held[end:])
-        self._held.clear()
+        self._forget()
         self._is_passed = True
         self._checks.header(header)
         self._checks.feed(rest[2:] if rest.startswith(b"\r\n") else rest)
@@ -86,6 +100,7 @@ class InboundMessage:
 
     def abandon(self) -> None:
         """The message does not come to its end."""
+        self._forget()
         self._checks.abandon()
 
     async def verdict(self, now_s: float) -> Verdict:

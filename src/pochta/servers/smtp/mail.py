@@ -87,7 +87,7 @@ def open_transaction(connection: "SmtpConnection", event: events.Mail) -> None:
             reverse_path=event.reverse_path,
         )
         inbound.start(now_s=clock.now_s())
-        transaction.inbound = InboundMessage(inbound, checks.policy.authserv_id)
+        transaction.inbound = InboundMessage(inbound, checks.policy.authserv_id, connection.context.intake)
     connection.engine.accept()
 
 
@@ -228,6 +228,8 @@ async def _finish(connection: "SmtpConnection", transaction: Transaction) -> tup
             await submission.check_authors(connection.context, connection.account.account_id, transaction.header)
     elif transaction.inbound is not None:
         _write(transaction, transaction.inbound.finish())
+        if transaction.inbound.lacks_room:
+            raise TryLater("the server is short of memory for messages being received", retry_s=60)
         if transaction.inbound.is_too_large:
             raise Refusal(RefusalCode.TOO_LARGE, _HEADER_TOO_LARGE)
         verdict = await transaction.inbound.verdict(clock.now_s())
