@@ -101,7 +101,8 @@ class App:
         self.loop_lag = LoopLag()
         self._may_have_missed = asyncio.Event()
         self.background = LeaseHolder(self.store, leases.BACKGROUND, self._work_in_background, on_error=report_bug)
-        self.resolver = resolver or transfer.resolver_of(settings)
+        self._own_resolver = transfer.resolver_of(settings)
+        self.resolver = resolver or self._own_resolver
         self._share = Share(index, settings.workers)
         self.queue = LeaseHolder(self.store, self._share.lease, self._run_queue, on_error=report_bug)
         self.runner: Runner
@@ -374,6 +375,7 @@ class App:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._status is not None:
             await self._status.close()
+        await self._own_resolver.aclose()
         self.authenticator.close()
         await self.store.close()
 

@@ -33,7 +33,6 @@ from pochta.store.store import Store
 
 SRS_SECRET: Final = "srs"
 SRS_SECRET_BYTES: Final = 32
-SMTP_PORT: Final = 25
 RELAY_PORT: Final = 25
 IMPLICIT_TLS_PORT: Final = 465
 LMTP_PORT: Final = 24
@@ -46,7 +45,7 @@ _TLS: Final = {
 }
 
 
-def resolver_of(settings: Settings) -> Resolver:
+def resolver_of(settings: Settings) -> DnsResolver:
     """Who answers questions about names."""
     servers = [split_address(one) for one in settings.dns.servers]
     return DnsResolver(servers, timeout_s=settings.dns.timeout_s)

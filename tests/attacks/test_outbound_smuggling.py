@@ -24,6 +24,7 @@ from pochta.proto.smtp.client.engine import SmtpClient
 from pochta.proto.smtp.client.envelope import BodyKind, Envelope, Recipient
 from pochta.proto.smtp.client.events import Sent
 from pochta.proto.smtp.client.limits import ClientLimits
+from pochta.queue.session import SessionLimits
 from pochta.store import dkim_keys
 from pochta.store.store import Store
 
@@ -72,7 +73,7 @@ class Offices:
     """A Pochta that signs, and a server for each of OFFERS."""
 
     def __init__(self, **more: object) -> None:
-        self.world = World(**more)
+        self.world = World(session_limits=SessionLimits(), **more)
         self.sinks = {domain: Sink(offers) for domain, offers in OFFERS.items()}
 
     def __enter__(self) -> "Offices":

@@ -14,11 +14,10 @@ from pochta import clock, log
 from pochta.accounts import edit, passwords
 from pochta.app import App
 from pochta.config import Limits, Listener, ListenerProtocol, Settings
-from pochta.delivery import local
 from pochta.log import Secret
 from pochta.net import connection
 from pochta.net.listen import bind_all
-from pochta.store import check, setup
+from pochta.store import check, messages, setup
 from pochta.store.invariants import Severity
 
 CHEAP_COST: Final = passwords.Cost(memory_kib=8, passes=1)
@@ -86,4 +85,5 @@ class Workers:
         app = self.apps[worker]
         incoming = app.intake.open()
         incoming.write(message)
-        await local.deliver_local(app.store, [account_id], await incoming.finish(int(clock.now_s())))
+        new = await incoming.finish(int(clock.now_s()))
+        await app.store.write(account_id, messages.deliver, (account_id,), new)

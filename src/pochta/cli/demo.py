@@ -113,13 +113,13 @@ def _kept_here(smtp_address: str) -> str:
 
 
 async def _fill(settings: "Settings") -> None:
-    """The accounts, and a handful of messages by the way that all mail takes."""
+    """The accounts, and a handful of messages in the INBOX of each."""
     from pochta import clock
     from pochta.accounts import edit, passwords, signing
     from pochta.cli.demo_messages import MESSAGES
-    from pochta.delivery import local
     from pochta.delivery.intake import Intake
     from pochta.log import Secret
+    from pochta.store import messages
     from pochta.store.store import Store
 
     store = Store(settings.data_dir)
@@ -135,7 +135,7 @@ async def _fill(settings: "Settings") -> None:
         for message in MESSAGES:
             incoming = intake.open()
             incoming.write(message)
-            await local.deliver_local(store, ids, await incoming.finish(now))
+            await store.write(ids[0], messages.deliver, tuple(ids), await incoming.finish(now))
     finally:
         await store.close()
 

@@ -1,4 +1,4 @@
-"""`deliver_local` and `append`: two of the three verbs by which every message enters the store."""
+"""`append`: the verb by which a message enters one mailbox; and what `submit` shares with it."""
 
 import asyncio
 from collections.abc import Iterable, Sequence
@@ -11,20 +11,6 @@ from pochta.store.messages import Appended, NewMessage, NewPlacement
 from pochta.store.store import Store
 
 APPENDED_INLINE_MAX: Final = 200  # of one command, 40 us each: more would hold the event loop over 10 ms (INV-12)
-
-
-async def deliver_local(store: Store, account_ids: Sequence[int], new: NewMessage) -> None:
-    """Put the message into the INBOX of each account; all or none, durable on return (INV-1).
-
-    Raises:
-        Refusal: OVER_QUOTA, NOT_FOUND. TryLater: the disk is full.
-    """
-    await check_room_for(store, (new,))
-    try:
-        await store.write(account_ids[0], messages.deliver, tuple(account_ids), new)
-    except Refusal:
-        await drop(store, (new,))
-        raise
 
 
 async def append(

@@ -94,7 +94,9 @@ def _deferred(
         deliver_by_at=message.returned_at,
         notice_at=notice_at,
     )
-    is_due = notice_at is not None and now >= notice_at
+    is_due = not is_told and times.is_delay_notice_due(
+        schedule, first_at=first_at, now=now, deliver_by_at=message.returned_at, notify_by_at=message.noticed_at
+    )
     owed = Owed.DELAYED if is_due else Owed.NOTHING
     return _settled(
         message, recipient, fate, State.WAITING, owed, "deferred", next_at=next_at, now=now, reply=fate.line

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 from pochta.errors import Refusal, RefusalCode
 from pochta.store import outbox, trails
-from pochta.store.outbox import NEWS, Outgoing, Owed, Recipient, State
+from pochta.store.outbox import NEWS, Outgoing, Recipient, State
 from pochta.store.tx import Row, Tx
 
 LISTED_MAX: Final = 1000  # recipients that one listing shows
@@ -197,9 +197,3 @@ def delete(
     for one in {row[0] for row in rows}:
         outbox.forget_if_done(tx, one)
     return _change_of(rows)
-
-
-def owed_reports(tx: Tx) -> int:
-    """Messages that a report is owed for."""
-    row = tx.row("SELECT count(DISTINCT outgoing_id) FROM outgoing_recipient WHERE report > ?", (int(Owed.NOTHING),))
-    return 0 if row is None else int(row[0])

@@ -63,6 +63,40 @@ _SIGN_IN: Final = (ListenerProtocol.SUBMISSION, ListenerProtocol.IMAP, ListenerP
 T = TypeVar("T")
 
 
+class _Ears:
+    """Tells every server that runs of each event of the process, and the last one of each bug.
+
+    Servers start and stop in any order: a hook of each, put back by each, would be one that has stopped.
+    """
+
+    def __init__(self) -> None:
+        self._servers: tuple[Server, ...] = ()
+
+    def add(self, server: "Server") -> None:
+        if not self._servers:
+            self._bug_hook_before, connection.on_bug = connection.on_bug, self._hear_bug
+            self._sink_before = log.set_sink(self._hear_event)
+        self._servers += (server,)
+
+    def remove(self, server: "Server") -> None:
+        if server not in self._servers:
+            return
+        self._servers = tuple(one for one in self._servers if one is not server)
+        if not self._servers:
+            connection.on_bug = self._bug_hook_before
+            log.set_sink(self._sink_before)
+
+    def _hear_event(self, line: str) -> None:
+        for server in self._servers:
+            server.events.append(line)
+
+    def _hear_bug(self, error: BaseException) -> None:
+        self._servers[-1].bugs.append(error)
+
+
+_EARS: Final = _Ears()
+
+
 class ServerBug(AssertionError):
     """The server met a bug of its own while it ran, or left a store that contradicts itself."""
 
@@ -79,6 +113,8 @@ class Server:
     mail for others waits. `checks` of incoming mail are off unless given. Several servers in one test have a `host`
     each (127.0.0.2, …) and share a `transfer_port`, so that MX records can name them. Any other keyword is a field of
     `config.Settings`: `limits=Limits(…)`, `queue=Queue(…)`.
+
+    `events` are the log's lines of the whole process while this one runs.
     """
 
     def __init__(
@@ -116,7 +152,7 @@ class Server:
         self._own_dir = Path(tempfile.mkdtemp(prefix="pochta-")) if data_dir is None else None
         self.data_dir = (self._own_dir or data_dir or Path()) / "data"
         self.certificate = self.data_dir / "tls" / "certificate.pem"
-        self._bugs: list[BaseException] = []
+        self.bugs: list[BaseException] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._stop: asyncio.Event
@@ -138,9 +174,7 @@ class Server:
         try:
             self._start()
         except BaseException:
-            if self._thread is not None:
-                connection.on_bug = self._bug_hook_before
-                log.set_sink(self._sink_before)
+            _EARS.remove(self)
             if self._own_dir is not None:
                 shutil.rmtree(self._own_dir, ignore_errors=True)
             raise
@@ -154,9 +188,7 @@ class Server:
         bound = bind_all(settings.listeners)
         for one in bound:
             setattr(self, _PORTS[one.config.protocol, one.config.tls is ListenerTls.IMPLICIT], one.address[1])
-        self._bug_hook_before = connection.on_bug
-        self._sink_before = log.set_sink(self.events.append)
-        connection.on_bug = self._bugs.append
+        _EARS.add(self)
         ready = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(settings, bound, ready), name="pochta", daemon=True)
         self._thread.start()
@@ -176,15 +208,14 @@ class Server:
         self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(START_TIMEOUT_S)
         is_alive, self._thread = self._thread.is_alive(), None
-        connection.on_bug = self._bug_hook_before
-        log.set_sink(self._sink_before)
+        _EARS.remove(self)
         findings = [] if is_alive else [one for one in check.check(self.data_dir) if one.severity is Severity.ERROR]
         if self._own_dir is not None:
             shutil.rmtree(self._own_dir, ignore_errors=True)
         if is_failing:
             return
-        if self._bugs:
-            raise ServerBug(f"the server met {len(self._bugs)} bugs; the first: {self._bugs[0]!r}") from self._bugs[0]
+        if self.bugs:
+            raise ServerBug(f"the server met {len(self.bugs)} bugs; the first: {self.bugs[0]!r}") from self.bugs[0]
         if is_alive:
             raise ServerBug("the server did not stop")
         if findings:
@@ -258,7 +289,7 @@ class Server:
                 runner.run(self._serve(settings, bound, ready))
         except BaseException as error:  # noqa: BLE001 - handed to the thread of the test
             self._failure = error
-            self._bugs.append(error)
+            self.bugs.append(error)
             ready.set()
 
     async def _serve(self, settings: Settings, bound: list[BoundListener], ready: threading.Event) -> None:

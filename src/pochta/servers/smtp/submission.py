@@ -29,9 +29,10 @@ _BODIES: Final = {Body.SEVEN_BIT: "7bit", Body.EIGHT_BIT: "8bit", Body.BINARY: "
 def offers(context: SmtpContext) -> Offers:
     """The extensions of a listener. When a message goes, and how soon, only its author may say."""
     if context.role is not Role.SUBMISSION:
-        # RFC 2033 §4: LMTP is a last hop; there is nobody to pass DSN or REQUIRETLS on to
+        # In LMTP nobody's sender is proved, so that no success would ever be reported (INV-10): without DSN the system
+        # in front tells of it itself (RFC 3461 §5.2.2).
         is_transfer = context.role is Role.TRANSFER
-        return Offers(dsn=True, binarymime=True, requiretls=is_transfer, limits=is_transfer)
+        return Offers(dsn=is_transfer, binarymime=True, requiretls=is_transfer, limits=is_transfer)
     return Offers(
         dsn=True,
         binarymime=True,
