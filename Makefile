@@ -40,4 +40,6 @@ $(VENV)/.demo: pyproject.toml
 
 $(VENV)/.dev: $(VENV)/.demo
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[gssapi]' \
+	    || echo 'Kerberos is left out: it needs a C compiler and Debian'"'"'s libkrb5-dev'
 	touch $@

@@ -41,7 +41,7 @@ BAD_FILES = {
     "unknown key": (MINIMAL + 'post_master = "a@b.org"', 'post_master: no such setting; did you mean "postmaster"?'),
     "unknown key, nothing like it": (
         MINIMAL + "[tls]\nfrobnicate = 1",
-        "tls.frobnicate: no such setting; known here: certificate, key",
+        "tls.frobnicate: no such setting; known here: certificate, client_ca, key",
     ),
     "unknown key in a list": (
         MINIMAL + listener() + listener("adress = 1"),
@@ -427,8 +427,8 @@ def test_the_page_is_up_to_date() -> None:
 def test_the_page_has_every_key() -> None:
     listed = re.findall(r"^\| `(\w+)` \|", settings_page(), re.MULTILINE)
     structs = (
-        *(Settings, config.Tls, Listener, config.Smtp, config.Pop3, config.Auth, config.Checks, config.Sending),
-        *(config.Queue, config.Outbound, config.Route, config.Dns, config.Limits),
+        *(Settings, config.Tls, Listener, config.Smtp, config.Pop3, config.Auth, config.Oauth),
+        *(config.Checks, config.Sending, config.Queue, config.Outbound, config.Route, config.Dns, config.Limits),
     )
     keys = [
         key for struct in structs for key, (hint, _) in config.fields_of(struct).items() if not config.struct_of(hint)

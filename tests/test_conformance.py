@@ -48,7 +48,7 @@ def test_conformance_page_is_current() -> None:
 def test_cited_sections_exist(texts: Path) -> None:
     wrong, unknown = conformance.check_sections(cited(), texts)
     assert wrong == []
-    assert len(unknown) < 60, "nearly nothing was looked up"
+    assert len(unknown) < 75, "nearly nothing was looked up"
 
 
 @pytest.mark.parametrize("rfc", requirements.LISTED)

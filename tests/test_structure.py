@@ -1,6 +1,7 @@
 """What the project says of itself, held against the code: layers, sizes, purity, and every page that lists things."""
 
 import ast
+import asyncio
 import importlib
 import re
 import re._constants as re_constants  # the parser of `re`, which shows what a pattern repeats
@@ -11,14 +12,17 @@ from collections import defaultdict
 from collections.abc import Iterator
 from itertools import dropwhile, takewhile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Final, cast
 
 import pytest
 
 from pochta import config_page
-from pochta.config import Auth
+from pochta.accounts.auth import Service
+from pochta.accounts.sign_in import Channel, SignIns
 from pochta.errors import RefusalCode
 from pochta.proto.pop3.server import Pop3Server
+from pochta.servers.imap import capabilities
 from pochta.servers.imap.connection import ImapConnection
 from pochta.servers.refusal import REFUSALS
 from pochta.testing import Server
@@ -328,9 +332,19 @@ def test_no_pattern_meets_the_bug_of_older_pythons() -> None:
     assert found == {}
 
 
+def mechanisms() -> tuple[str, ...]:
+    """Every SASL mechanism, as on a connection where all of them can work."""
+    anything: Any = object()  # what is offered asks nothing of those who would carry it out
+    everything = SignIns(anything, offers_scram=True, offers_scram_plus=True, tokens=anything, kerberos=anything)
+    channel = Channel(
+        service=Service.IMAP, peer="", is_private=True, client_names=("anna@example.org",), end_point=lambda: b"x"
+    )
+    return everything.mechanisms(channel)
+
+
 def advertised_by_imap() -> set[str]:
     """Every capability, over the states a connection can be in."""
-    found: set[str] = set()
+    found = {f"AUTH={one}" for one in mechanisms()}
     for offers_starttls, is_secure, account_id in (
         (True, False, 0),
         (False, True, 0),
@@ -338,16 +352,19 @@ def advertised_by_imap() -> set[str]:
         (False, True, 1),
     ):
         # Any: what is advertised asks nothing of the server around it
-        connection = ImapConnection(cast(Any, None), offers_starttls=offers_starttls, allows_plaintext_auth=False)
+        context = cast(Any, SimpleNamespace(sign_ins=SignIns(cast(Any, None)), message_size_bytes=1, message_limit=1))
+        connection = ImapConnection(context, offers_starttls=offers_starttls, allows_plaintext_auth=False)
+        connection._transport = asyncio.Transport()
         connection.is_secure, connection.account_id = is_secure, account_id
-        found |= set(connection.capabilities().decode().split())
+        # a number behind "=" is a setting
+        found |= {re.sub("LIMIT=[0-9]+$", "LIMIT=", one) for one in capabilities.shown(connection).decode().split()}
     return found
 
 
 def advertised_by_smtp() -> set[str]:
     """Every EHLO keyword and mechanism, of every listener, in the clear and under TLS."""
-    found: set[str] = set()
-    with Server(with_tls=True, auth=Auth(scram_sha_256=True)) as server:
+    found = {f"AUTH {one}" for one in mechanisms()}
+    with Server(with_tls=True) as server:
         context = ssl.create_default_context(cafile=server.certificate)
         for port in (server.smtp_port, server.submission_port):
             with smtplib.SMTP("localhost", port) as smtp:
@@ -362,7 +379,7 @@ def advertised_by_smtp() -> set[str]:
 
 def advertised_by_pop3() -> set[str]:
     """Every line of CAPA, each mechanism by itself, in the clear and under TLS."""
-    found: set[str] = set()
+    found = {f"SASL {one}" for one in mechanisms()}
     for is_secure in (False, True):
         engine = Pop3Server("mail.example.org", can_start_tls=True, is_secure=is_secure)
         for line in engine.capabilities():
@@ -378,9 +395,35 @@ def test_capabilities_page_has_everything_advertised() -> None:
     assert listed == {(protocol, word) for protocol, words in advertised.items() for word in words}
 
 
+# They need a partner or a setting of their own, which a dialogue has not
+WITHOUT_DIALOGUE: Final = ("AUTH=", "MESSAGELIMIT=")
+
+
+def words_of_dialogues() -> dict[str, set[str]]:
+    """The capabilities that each dialogue shows, as its header says, by its path."""
+    found: dict[str, set[str]] = {}
+    for path in sorted((ROOT / "tests" / "dialogues").glob("*.imap")):
+        header = re.search(r"^# capability: (.+)$", path.read_text(encoding="ascii"), re.MULTILINE)
+        found[str(path.relative_to(ROOT))] = set(header[1].split()) if header else set()
+    return found
+
+
+def test_every_capability_of_imap_has_a_dialogue() -> None:
+    shown = set().union(*words_of_dialogues().values())
+    assert shown == {word for word in advertised_by_imap() if not word.startswith(WITHOUT_DIALOGUE)}
+
+
 def test_capabilities_name_a_test_of_them() -> None:
-    for protocol, word, source, file in table(DOCS / "capabilities.md", "One row", 4):
-        text = (ROOT / file.strip("`")).read_text(encoding="utf-8")
-        slug = re.sub("[-= ]", "_", word.strip("`").lower().replace("+", "_plus"))  # test_sasl_ir_needs_no_challenge
-        assert f"def test_{slug}_" in text or (protocol == "SMTP" and word.strip("`") in text), (protocol, word, file)
-        assert re.fullmatch(r"RFC \d+( §[\d.]+)?|draft-[a-z0-9-]+", source), source
+    dialogues = words_of_dialogues()
+    for protocol, shown, source, file in table(DOCS / "capabilities.md", "One row", 4):
+        word, path = shown.strip("`"), file.strip("`")
+        assert re.fullmatch(r"RFC \d+( §[\d.]+)?|draft-[a-z0-9-]+|no standard", source), source
+        if protocol == "IMAP" and not word.startswith(WITHOUT_DIALOGUE):
+            assert word in dialogues[path], (word, path)
+            continue
+        text = (ROOT / path).read_text(encoding="utf-8")
+        slug = re.sub("[-= ]", "_", word.strip("=").lower().replace("+", "_plus"))  # test_sasl_ir_needs_no_challenge
+        # a mechanism is shown in all protocols at once, by its name alone
+        is_shown = "signin" in path and f'"{re.split("[= ]", word)[-1]}"' in text
+        is_shown = is_shown or f"def test_{slug}_" in text or (protocol == "SMTP" and word in text)
+        assert is_shown or "AUTH=GSSAPI" in text, (protocol, word, path)

@@ -61,7 +61,7 @@ class Imap:
             if not part:
                 raise RuntimeError(f"the server closed the connection: {data[-200:]!r}")
             data += part
-        if not re.search(rb"(?:^|\r\n)t OK", data[-300:]):
+        if not re.search(rb"(?:^|\r\n)t OK", data[-2000:]):  # LOGIN answers with all capabilities
             raise RuntimeError(f"{line!r}: {data[-300:]!r}")
         return data
 

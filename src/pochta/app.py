@@ -9,20 +9,27 @@ from collections.abc import Callable, Sequence
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
 from pochta import log, transfer
 from pochta.accounts import passwords
 from pochta.accounts.auth import Authenticator
 from pochta.accounts.key_rotation import KeyRotation
+from pochta.accounts.sign_in import SignIns
 from pochta.config import BareNewline, Listener, ListenerProtocol, ListenerTls, Settings
 from pochta.delivery.intake import Intake
 from pochta.delivery.submit import Submitter
 from pochta.dns import Resolver
 from pochta.errors import Refusal, SetupError, TryLater
+from pochta.index.apart import IndexProcess
+from pochta.index.feed import Indexer
+from pochta.index.searcher import Searcher
 from pochta.net.accept import Acceptor, ConnectionLimits
 from pochta.net.connection import Connection, report_bug
+from pochta.net.fetch import Fetcher
 from pochta.net.listen import BoundListener, connections_per_worker
 from pochta.net.tls import LiveContext, descriptor_path
+from pochta.proto.address import AddressError, address_key
 from pochta.proto.smtp.limits import SmtpLimits
 from pochta.queue.runner import Runner
 from pochta.queue.session import SessionLimits
@@ -34,6 +41,7 @@ from pochta.servers.pop3.lock import ExclusiveLocks
 from pochta.servers.signed_in import SignedIn
 from pochta.servers.smtp.connection import SmtpConnection
 from pochta.servers.smtp.context import Checks, Role, SmtpContext
+from pochta.status.figures import IndexLagFigures
 from pochta.status.worker import Sources, StatusSocket
 from pochta.store import changes, leases
 from pochta.store.checkpoint import Checkpointer
@@ -61,11 +69,25 @@ _REFUSALS: Final = {
 }
 
 
+def _keys_of(addresses: Sequence[str]) -> frozenset[tuple[str, str]]:
+    """What the addresses of the setting `administrators` are compared by.
+
+    Raises:
+        SetupError: one is no address.
+    """
+    try:
+        return frozenset(address_key(one) for one in addresses)
+    except AddressError as error:
+        raise SetupError(f"administrators: not an address ({error}); write it as admin@example.org") from None
+
+
 _ROLES: Final = {
     ListenerProtocol.SMTP: Role.TRANSFER,
     ListenerProtocol.SUBMISSION: Role.SUBMISSION,
     ListenerProtocol.LMTP: Role.LMTP,
 }
+
+_SIGN_IN_PROTOCOLS: Final = frozenset({ListenerProtocol.SUBMISSION, ListenerProtocol.IMAP, ListenerProtocol.POP3})
 
 
 class App:
@@ -81,18 +103,24 @@ class App:
         on_death: Callable[[BaseException], None] = report_bug,
         resolver: Resolver | None = None,
         session_limits: SessionLimits | None = None,
+        feeds_index_apart: bool = False,
     ) -> None:
         self.settings = settings
+        self._feeds_index_apart = feeds_index_apart
         self.index = index
         self.counters: Counter[str] = Counter()
         limits = settings.limits
         self.store = Store(settings.data_dir, min_free_bytes=limits.min_free_bytes)
         self.views = Views(self.store, memory_limit_bytes=limits.view_memory_bytes)
         self.intake = Intake(self.store.blobs, memory_limit_bytes=limits.spool_memory_bytes)
+        self.searcher = Searcher(settings.data_dir)
+        self.indexer: Indexer | IndexProcess | None = None  # while this worker does the background work
         self.authenticator = Authenticator(self.store, queue_limit=limits.auth_queue, cost=password_cost)
+        self._fetcher = None if settings.oauth.issuer is None else Fetcher(settings.oauth.ca_file)
+        self.sign_ins = _sign_ins(settings, self.authenticator, self._fetcher)
         self.signed_in = SignedIn(self.store)
         self.imap_connections: set[ImapConnection] = set()
-        self.idling: defaultdict[int, set[ImapConnection]] = defaultdict(set)
+        self.watching: defaultdict[int, set[ImapConnection]] = defaultdict(set)
         self.smtp_connections: set[SmtpConnection] = set()
         self.metrics_connections: set[MetricsConnection] = set()
         self.pop3_connections: set[Pop3Connection] = set()
@@ -114,15 +142,14 @@ class App:
         self._acceptors: list[Acceptor] = []
         self._status: StatusSocket | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        self._live_tls = LiveContext(settings.tls.certificate, settings.tls.key) if settings.uses_tls else None
-        self._tls = self._live_tls.context if self._live_tls is not None else None
+        self._live_tls, self._users_tls = _tls(settings)
 
     async def start(self) -> None:
         """Accept connections from now on."""
         self.store.on_death = self._on_death
         self.store.start()
         self.store.subscribe(self.signed_in.hear)
-        self.store.subscribe(self._tell_idling)
+        self.store.subscribe(self._tell_watching)
         await self._make_queue()
         limits = self.settings.limits
         counts = ConnectionLimits(
@@ -134,7 +161,7 @@ class App:
             acceptor = Acceptor(
                 self._timed(self._factory(one.config)),
                 counts,
-                tls=self._tls if one.config.tls is ListenerTls.IMPLICIT else None,
+                tls=self._tls_of(one.config) if one.config.tls is ListenerTls.IMPLICIT else None,
                 refusal=_REFUSALS.get(one.config.protocol, b""),
                 proxy_networks=tuple(ip_network(network, strict=False) for network in one.config.proxy_from),
             )
@@ -182,16 +209,34 @@ class App:
 
         Raises: SetupError when they are no pair; the one before stays.
         """
-        if self._live_tls is not None:
-            self._live_tls.use(certificate, key)
+        for live in (self._live_tls, self._users_tls):
+            if live is not None:
+                live.use(certificate, key)
+
+    def _tls_of(self, listener: Listener) -> ssl.SSLContext | None:
+        # Other servers show certificates that they have for other ends: they are not asked for any.
+        live = self._users_tls if listener.protocol in _SIGN_IN_PROTOCOLS else self._live_tls
+        return None if live is None else live.context
 
     async def _work_in_background(self, fence: Fence) -> None:
-        """What one worker does for all of them: checkpoints, and removal of what is past its time."""
+        """What one worker does for all of them: checkpoints, the text index, removal of what is past its time."""
         async with asyncio.TaskGroup() as group:
+            group.create_task(self._index(), name="text index")
             group.create_task(Checkpointer(self.settings.data_dir).run(), name="checkpoints")
             sweeper = Sweeper(self.store, fence=fence, retention_s=self.settings.limits.retention_s)
             group.create_task(sweeper.run(), name="sweeper")
             group.create_task(KeyRotation(self.store, self.resolver).run(), name="DKIM keys")
+
+    async def _index(self) -> None:
+        data_dir = self.settings.data_dir
+        self.indexer = IndexProcess(data_dir) if self._feeds_index_apart else Indexer(self.store, data_dir)
+        try:
+            await self.indexer.run()
+        finally:
+            self.indexer = None
+
+    def _index_lag(self) -> IndexLagFigures | None:
+        return None if self.indexer is None else IndexLagFigures(*self.indexer.lag())
 
     def _timed(self, factory: Callable[[], Connection]) -> Callable[[], Connection]:
         def make() -> Connection:
@@ -202,7 +247,7 @@ class App:
         return make
 
     def _factory(self, listener: Listener) -> Callable[[], Connection]:
-        tls = self._tls if listener.tls is ListenerTls.STARTTLS else None
+        tls = self._tls_of(listener) if listener.tls is ListenerTls.STARTTLS else None
         if listener.protocol in _ROLES:
             smtp = self._smtp_context(_ROLES[listener.protocol], tls)
             return lambda: SmtpConnection(
@@ -222,10 +267,9 @@ class App:
         settings, limits = self.settings, self.settings.limits
         return SmtpContext(
             role=role,
-            authenticator=self.authenticator,
+            sign_ins=self.sign_ins,
             signed_in=self.signed_in,
             auth_failures_max=limits.auth_failures_per_connection,
-            offers_scram=settings.auth.scram_sha_256,
             normalises_newlines=settings.smtp.bare_newline is BareNewline.NORMALISE,
             newline_exempt=tuple(ip_network(one) for one in settings.smtp.bare_newline_exempt),
             hostname=self.settings.hostname,
@@ -259,22 +303,26 @@ class App:
         )
 
     def _imap_context(self, tls: ssl.SSLContext | None) -> ImapContext:
-        limits = self.settings.limits
+        settings, limits = self.settings, self.settings.limits
         return ImapContext(
             hostname=self.settings.hostname,
             store=self.store,
             views=self.views,
             intake=self.intake,
-            authenticator=self.authenticator,
+            sign_ins=self.sign_ins,
             signed_in=self.signed_in,
             connections=self.imap_connections,
-            idling=self.idling,
+            watching=self.watching,
             tls=tls,
             message_size_bytes=limits.message_size_bytes,
+            message_limit=limits.imap_message_limit,
             login_timeout_s=limits.login_timeout_s,
             idle_timeout_s=limits.idle_timeout_s,
             auth_failures_max=limits.auth_failures_per_connection,
             counters=self.counters,
+            administrators=_keys_of(settings.administrators),
+            administrator_uri=f"mailto:{quote(settings.postmaster or f'postmaster@{settings.hostname}', safe='@')}",
+            index=self.searcher,
         )
 
     def _pop3_context(self, tls: ssl.SSLContext | None) -> Pop3Context:
@@ -282,7 +330,7 @@ class App:
         return Pop3Context(
             hostname=self.settings.hostname,
             store=self.store,
-            authenticator=self.authenticator,
+            sign_ins=self.sign_ins,
             signed_in=self.signed_in,
             connections=self.pop3_connections,
             updates=self.pop3_updates,
@@ -304,21 +352,22 @@ class App:
             spool=self.intake,
             counters=self.counters,
             loop_lag=self.loop_lag,
+            index_lag=self._index_lag,
             ports=tuple(zip(self._listeners, self._acceptors, strict=True)),
         )
 
-    def _tell_idling(self, hints: list[Hint]) -> None:
-        for account_id in {hint.account_id for hint in hints}:
+    def _tell_watching(self, hints: list[Hint]) -> None:
+        for account_id in {hint.account_id for hint in hints if hint != ANYTHING}:
             self._tell_account(account_id)
         if ANYTHING in hints:
             self._may_have_missed.set()
 
     def _tell_account(self, account_id: int) -> None:
-        for connection in tuple(self.idling.get(account_id, ())):
+        for connection in tuple(self.watching.get(account_id, ())):
             connection.hear()
 
     async def _make_up(self) -> None:
-        """Tell idling clients what no hint told.
+        """Tell clients that wait for news (IDLE, NOTIFY) what no hint told.
 
         Under load this is asked for every second: only those whose account has changed are woken, and the accounts
         are looked at in slices (INV-12).
@@ -328,7 +377,7 @@ class App:
             await self._may_have_missed.wait()
             self._may_have_missed.clear()
             found: dict[int, int] = {}
-            accounts = tuple(self.idling)
+            accounts = tuple(self.watching)
             for start in range(0, len(accounts), ACCOUNTS_A_TURN):
                 part = accounts[start : start + ACCOUNTS_A_TURN]
                 found.update(await self.store.read(0, changes.mod_seqs, part))
@@ -341,9 +390,9 @@ class App:
     async def _keep_alive(self) -> None:
         while True:
             await asyncio.sleep(KEEP_ALIVE_S)
-            for connections in tuple(self.idling.values()):
-                for connection in tuple(connections):
-                    connection.keep_alive()
+            # one may wait for news of many accounts
+            for connection in {one for connections in self.watching.values() for one in connections}:
+                connection.keep_alive()
 
     async def stop(self) -> None:
         """Accept no more, let commands under way end, close everything."""
@@ -376,7 +425,11 @@ class App:
         if self._status is not None:
             await self._status.close()
         await self._own_resolver.aclose()
+        self.sign_ins.close()
+        if self._fetcher is not None:
+            self._fetcher.close()
         self.authenticator.close()
+        self.searcher.close()
         await self.store.close()
 
     async def _drained(self, seconds: float) -> bool:
@@ -388,6 +441,45 @@ class App:
         except TimeoutError:
             return False
         return True
+
+
+def _tls(settings: Settings) -> tuple[LiveContext | None, LiveContext | None]:
+    """TLS towards others, and where users sign in, who may do so by certificate."""
+    if not settings.uses_tls:
+        return None, None
+    files = settings.tls
+    plain = LiveContext(files.certificate, files.key)
+    if files.client_ca is None:
+        return plain, plain
+    return plain, LiveContext(files.certificate, files.key, client_ca=files.client_ca)
+
+
+def _sign_ins(settings: Settings, authenticator: Authenticator, fetcher: Fetcher | None) -> SignIns:
+    """The ways of signing in that the settings ask for; what only some need is imported only then."""
+    auth, oauth = settings.auth, settings.oauth
+    tokens = kerberos = None
+    if oauth.issuer is not None and oauth.audience is not None and fetcher is not None:
+        from pochta.accounts.issuer import Issuer
+        from pochta.accounts.tokens import TokenVerifier
+
+        tokens = TokenVerifier(
+            Issuer(oauth.issuer, fetcher.get),
+            audience=oauth.audience,
+            algorithms=oauth.algorithms,
+            claim=oauth.claim,
+            scope=oauth.scope or "",
+        )
+    if auth.keytab is not None:
+        from pochta.accounts.kerberos import Kerberos
+
+        kerberos = Kerberos(auth.keytab)
+    return SignIns(
+        authenticator,
+        offers_scram=auth.scram_sha_256,
+        offers_scram_plus=auth.scram_sha_256_plus,
+        tokens=tokens,
+        kerberos=kerberos,
+    )
 
 
 class LoopLag:
@@ -426,7 +518,7 @@ async def run_worker(
 
     `new_pairs`: descriptors of certificate and key, newer than those of the settings.
     """
-    app = App(settings, listeners, index=index, on_death=_die)
+    app = App(settings, listeners, index=index, on_death=_die, feeds_index_apart=True)
     await app.start()
     # What was imported and built lives as long as the worker: a full collection (36 ms seen) need not walk it.
     gc.collect()

@@ -16,6 +16,7 @@ from pochta.config import (
     Dns,
     Limits,
     Listener,
+    Oauth,
     Outbound,
     Pop3,
     Queue,
@@ -35,6 +36,7 @@ _TABLES: Final[dict[str, type[Struct]]] = {
     "[smtp]": Smtp,
     "[pop3]": Pop3,
     "[auth]": Auth,
+    "[oauth]": Oauth,
     "[checks]": Checks,
     "[sending]": Sending,
     "[queue]": Queue,
@@ -72,7 +74,7 @@ def _section(title: str, struct: type[Struct]) -> Iterator[str]:
 def _default(struct: type[Struct], attribute: str) -> str:
     if struct is Settings and attribute == "workers":
         return "number of cores"
-    if struct is Tls:
+    if struct is Tls and attribute != "client_ca":
         return f"`{attribute}.pem` in `data_dir`/tls, made by `pochta init`"
     value = next(one.default for one in msgspec.structs.fields(struct) if one.name == attribute)
     if value is msgspec.NODEFAULT:

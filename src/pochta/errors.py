@@ -43,6 +43,7 @@ class RefusalCode(StrEnum):
     NO_SUCH_DOMAIN = "no_such_domain"
     NOT_LOCAL = "not_local"
     HAS_CHILDREN = "has_children"
+    USE_TAKEN = "use_taken"
     IN_USE = "in_use"
     CANNOT = "cannot"
     EXPUNGED = "expunged"

@@ -358,7 +358,7 @@ def test_old_store_is_left_to_serve(home: Path, pochta: Run) -> None:
     for words in (("account", "list"), ("account", "disable", "anna@example.org")):
         result = pochta(*words)
         assert (result.exit_code, result.stdout) == (2, "")
-        assert "store version 1, this program writes 3; start `pochta serve` once (it upgr" in result.stderr
+        assert "store version 1, this program writes 4; start `pochta serve` once (it upgr" in result.stderr
         assert result.stderr.count("\n") == 1
     assert pochta("check").exit_code == 0
     assert pochta("backup", str(home / "saved")).exit_code == 0

@@ -6,7 +6,7 @@ import pytest
 from store_harness import Backend, item
 
 from pochta.errors import Refusal, RefusalCode
-from pochta.store import mailboxes
+from pochta.store import mailboxes, messages
 
 NOW = 1_750_000_000
 
@@ -106,15 +106,41 @@ def test_number_of_mailboxes_is_bounded(backend: Backend, monkeypatch: pytest.Mo
     backend.write(account, mailboxes.rename, account, "x/y", "x/z", NOW)
 
 
-def test_remove_starts_at_the_leaves(backend: Backend) -> None:
+@pytest.mark.rfc(9051, "6.3.5")
+def test_a_mailbox_that_is_removed_leaves_its_name_to_those_below_it(backend: Backend) -> None:
     account = backend.new_account("a")
     create(backend, account, "x/y")
+    before = backend.append(account, "x", item())
+    backend.write(account, mailboxes.remove, account, "x", NOW)
+    left = backend.mailbox(account, "x")
+    assert (left.is_noselect, left.has_children, left.message_count) == (True, True, 0)
+    assert left.uid_validity > before.uid_validity
+    assert backend.mailbox(account, "x/y").is_noselect is False
     assert refusal(backend, account, mailboxes.remove, "x", NOW) is RefusalCode.HAS_CHILDREN
+    assert refusal(backend, account, messages.append, "x", [item()], NOW) is RefusalCode.NOT_FOUND
     backend.write(account, mailboxes.remove, account, "x/y", NOW)
     backend.write(account, mailboxes.remove, account, "x", NOW)
     assert "x" not in paths(backend, account)
     assert refusal(backend, account, mailboxes.remove, "x", NOW) is RefusalCode.NOT_FOUND
-    assert [row[0] for row in backend.query("SELECT kind FROM task")] == ["mailbox_remove"] * 2
+    assert [row[0] for row in backend.query("SELECT kind FROM task")] == ["mailbox_remove"] * 3
+
+
+def test_a_name_that_is_made_again_holds_messages(backend: Backend) -> None:
+    account = backend.new_account("a")
+    create(backend, account, "x/y")
+    backend.write(account, mailboxes.remove, account, "x", NOW)
+    create(backend, account, "x")
+    assert backend.mailbox(account, "x").is_noselect is False
+    assert backend.append(account, "x", item()).uids == (1,)
+    assert refusal(backend, account, mailboxes.create, "x", NOW) is RefusalCode.EXISTS
+
+
+def test_a_use_is_given_once(backend: Backend) -> None:
+    account = backend.new_account("a")
+    assert refusal(backend, account, mailboxes.create, "Old", NOW, "archive") is RefusalCode.USE_TAKEN
+    backend.write(account, mailboxes.remove, account, "Archive", NOW)
+    backend.write(account, mailboxes.create, account, "Old", NOW, "archive")
+    assert backend.mailbox(account, "Old").role == "archive"
 
 
 @pytest.mark.rfc(9051, "2.3.1.1")
@@ -164,9 +190,9 @@ def test_subscriptions_are_bounded(backend: Backend, monkeypatch: pytest.MonkeyP
     account = backend.new_account("anna")
     count = len(backend.read(account, mailboxes.subscriptions, account))
     monkeypatch.setattr(mailboxes, "SUBSCRIPTIONS_PER_ACCOUNT", count + 1)
-    backend.write(account, mailboxes.subscribe, account, "one")
+    backend.write(account, mailboxes.subscribe, account, "one", NOW)
     with pytest.raises(Refusal) as refused:
-        backend.write(account, mailboxes.subscribe, account, "two")
+        backend.write(account, mailboxes.subscribe, account, "two", NOW)
     assert refused.value.code is RefusalCode.LIMIT
 
 
@@ -181,9 +207,9 @@ def test_only_ascii_letters_make_inbox(backend: Backend) -> None:
 @pytest.mark.rfc(9051, "6.3.7")
 def test_subscriptions_are_names_only(backend: Backend) -> None:
     account = backend.new_account("a")
-    backend.write(account, mailboxes.subscribe, account, "not/there")
-    backend.write(account, mailboxes.subscribe, account, "not/there")
-    backend.write(account, mailboxes.unsubscribe, account, "inbox")
+    backend.write(account, mailboxes.subscribe, account, "not/there", NOW)
+    backend.write(account, mailboxes.subscribe, account, "not/there", NOW)
+    backend.write(account, mailboxes.unsubscribe, account, "inbox", NOW)
     names = backend.read(account, mailboxes.subscriptions, account)
     assert "not/there" in names
     assert "INBOX" not in names

@@ -24,6 +24,7 @@ RANGES: tuple[tuple[UidRange, ...], ...] = (EVERYTHING, ((1, 1),), ((2, 5),), ((
 class Box:
     uid_validity: int
     uid_next: int = 1
+    is_name_only: bool = False  # of mailboxes below it
     placed: dict[int, tuple[int, int]] = field(default_factory=dict)  # uid -> (message, flags)
 
     def uids(self, ranges: Sequence[UidRange]) -> list[int]:
@@ -79,6 +80,9 @@ class Walk:
     def room_for(self, size: int) -> RefusalCode | None:
         return RefusalCode.OVER_QUOTA if sum(self.used().values()) + size > QUOTA else None
 
+    def holds_messages(self, path: str) -> bool:
+        return path in self.boxes and not self.boxes[path].is_name_only
+
     def deliver(self, pick: int) -> None:
         size = 40 + pick % 300
         want = self.room_for(size)
@@ -92,7 +96,7 @@ class Walk:
         path, _, _ = self.choose(pick)
         sizes = [40 + (pick >> n) % 200 for n in range(1 + pick % 3)]
         bits, keywords = pick // 7 % 32, KEYWORDS[: pick // 224 % 3]
-        want = self.room_for(sum(sizes)) if path in self.boxes else RefusalCode.NOT_FOUND
+        want = self.room_for(sum(sizes)) if self.holds_messages(path) else RefusalCode.NOT_FOUND
         items = [item(size, bits, keywords) for size in sizes]
         done = self.call(want, self.backend.append, self.account, path, *items)
         if want is None:
@@ -126,7 +130,7 @@ class Walk:
         path, to_path, ranges = self.choose(pick)
         if path not in self.boxes:
             return
-        want = None if to_path in self.boxes else RefusalCode.NOT_FOUND
+        want = None if self.holds_messages(to_path) else RefusalCode.NOT_FOUND
         verb = self.backend.move if is_move else self.backend.copy
         done = self.call(want, verb, self.account, path, to_path, ranges)
         if want is None:
@@ -150,7 +154,7 @@ class Walk:
 
     def create(self, pick: int) -> None:
         path = PATHS[pick % 6]
-        want = RefusalCode.EXISTS if path in self.boxes else None
+        want = RefusalCode.EXISTS if self.holds_messages(path) else None
         self.call(want, self.backend.write, self.account, mailboxes.create, self.account, path, NOW)
         if want is None:
             self.make(path)
@@ -161,6 +165,7 @@ class Walk:
             if "/".join(names[:level]) not in self.boxes:
                 self.validity += 1
                 self.boxes["/".join(names[:level])] = Box(self.validity)
+        self.boxes[path].is_name_only = False
 
     def rename(self, pick: int) -> None:
         old, new, _ = self.choose(pick)
@@ -175,7 +180,7 @@ class Walk:
             want = RefusalCode.CANNOT
         self.call(want, self.backend.write, self.account, mailboxes.rename, self.account, old, new, NOW)
         if want is None:
-            if "/" in new:
+            if "/" in new and new.rpartition("/")[0] not in self.boxes:
                 self.make(new.rpartition("/")[0])
             for path in [path for path in self.boxes if path == old or path.startswith(old + "/")]:
                 self.boxes[new + path[len(old) :]] = self.boxes.pop(path)
@@ -187,11 +192,15 @@ class Walk:
             want = RefusalCode.NOT_FOUND
         elif path == "INBOX":
             want = RefusalCode.CANNOT
-        elif any(other.startswith(path + "/") for other in self.boxes):
+        has_children = any(other.startswith(path + "/") for other in self.boxes)
+        if want is None and has_children and self.boxes[path].is_name_only:
             want = RefusalCode.HAS_CHILDREN
         self.call(want, self.backend.write, self.account, mailboxes.remove, self.account, path, NOW)
         if want is None:
             self.detached |= {message for message, _ in self.boxes.pop(path).placed.values()}
+        if want is None and has_children:
+            self.validity += 1
+            self.boxes[path] = Box(self.validity, is_name_only=True)
 
     def compare(self) -> None:
         found = {mailbox.path: mailbox for mailbox in self.backend.read(self.account, mailboxes.list_all, self.account)}
@@ -200,7 +209,7 @@ class Walk:
             mailbox, bits = found[path], [bits for _, bits in box.placed.values()]
             unseen, deleted = sum(not b & flags.SEEN for b in bits), sum(bool(b & flags.DELETED) for b in bits)
             total = sum(self.sizes[message] for message, _ in box.placed.values())
-            assert mailbox[3:5] == (box.uid_validity, box.uid_next)
+            assert (*mailbox[3:5], mailbox.is_noselect) == (box.uid_validity, box.uid_next, box.is_name_only)
             assert mailbox[6:10] == (len(bits), unseen, deleted, total)
             assert self.backend.flags(self.account, path) == {uid: bits for uid, (_, bits) in box.placed.items()}
         assert self.backend.quota(self.account) == (len(self.used()), sum(self.used().values()))

@@ -209,8 +209,8 @@ COSTS = {
     "append with keyword": (11, messages.append, lambda account, sent: (account, SENT, [item(keywords=("k",))], NOW)),
     "set_flags": (5, placements.set_flags, lambda account, sent: (account, sent, WHOLE, FlagMode.ADD, SEEN, (), NOW)),
     "copy": (8, placements.copy, lambda account, sent: (account, sent, WHOLE, "Trash", NOW)),
-    "move": (13, placements.move, lambda account, sent: (account, sent, WHOLE, "Trash", NOW)),
-    "expunge": (8, placements.expunge, lambda account, sent: (account, sent, WHOLE, NOW, False)),
+    "move": (14, placements.move, lambda account, sent: (account, sent, WHOLE, "Trash", NOW)),
+    "expunge": (9, placements.expunge, lambda account, sent: (account, sent, WHOLE, NOW, False)),
 }
 
 

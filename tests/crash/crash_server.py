@@ -58,7 +58,7 @@ def make_store(data_dir: Path, local_parts: Iterable[str]) -> None:
 class ServerProcess:
     """`pochta serve` on free loopback ports. `with ServerProcess(folder, …) as server: server.start()`."""
 
-    def __init__(self, folder: Path, local_parts: Sequence[str], *, workers: int = 2) -> None:
+    def __init__(self, folder: Path, local_parts: Sequence[str], *, workers: int = 2, limits: str = "") -> None:
         self.folder = folder
         self.data_dir = folder / "data"
         self.smtp = self.imap = self.pop3 = ("127.0.0.1", 0)
@@ -72,7 +72,7 @@ class ServerProcess:
             Listener(protocol=ListenerProtocol.POP3, address="127.0.0.1:0", allow_plaintext_auth=True),
         )
         text = config.initial_toml(f"mx.{DOMAIN}", listeners=listeners, workers=workers)
-        (folder / "pochta.toml").write_text(text + "\n[limits]\nmin_free_bytes = 0\n")
+        (folder / "pochta.toml").write_text(text + f"\n[limits]\nmin_free_bytes = 0\n{limits}\n")
         make_store(self.data_dir, local_parts)
 
     def __enter__(self) -> "ServerProcess":
@@ -148,6 +148,26 @@ class ServerProcess:
         self.process.terminate()
         assert self.process.wait(DEADLINE_S) == 0, self.log()
         self.process = None
+
+
+class Worker:
+    """The one worker of a server, at rest when this is made."""
+
+    def __init__(self, server: ServerProcess) -> None:
+        (pid,) = server.wait_for_workers()
+        self._status = Path(f"/proc/{pid}/status")
+        Path(f"/proc/{pid}/clear_refs").write_text("5")  # proc(5): the peak begins anew, from what is resident now
+        self.resting_kib = self._kib("VmRSS")
+
+    def _kib(self, name: str) -> int:
+        match = re.search(rf"{name}:\s+(\d+) kB", self._status.read_text())
+        assert match is not None
+        return int(match[1])
+
+    @property
+    def grown_kib(self) -> int:
+        """How far the peak lies above the resting worker."""
+        return self._kib("VmHWM") - self.resting_kib
 
 
 def _kill(pid: int) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from crash_peers import Wire
-from crash_server import DEADLINE_S, DOMAIN, PASSWORD, ServerProcess
+from crash_server import DEADLINE_S, DOMAIN, PASSWORD, ServerProcess, Worker
 
 MESSAGE_BYTES = 25 * 1024 * 1024
 ALLOWED_KIB = 40 * 1024  # above the resting worker, all connections together
@@ -43,26 +43,6 @@ HOSTILE = {
 
 _SMTP_REPLY = re.compile(rb"(?m)^(\d{3}) .*\r\n")
 _LITERAL = re.compile(rb"BODY\[\] \{(\d+)\}\r\n")
-
-
-class Worker:
-    """The one worker of a server, at rest when this is made."""
-
-    def __init__(self, server: ServerProcess) -> None:
-        (pid,) = server.wait_for_workers()
-        self._status = Path(f"/proc/{pid}/status")
-        Path(f"/proc/{pid}/clear_refs").write_text("5")  # proc(5): the peak begins anew, from what is resident now
-        self.resting_kib = self._kib("VmRSS")
-
-    def _kib(self, name: str) -> int:
-        match = re.search(rf"{name}:\s+(\d+) kB", self._status.read_text())
-        assert match is not None
-        return int(match[1])
-
-    @property
-    def grown_kib(self) -> int:
-        """How far the peak lies above the resting worker."""
-        return self._kib("VmHWM") - self.resting_kib
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from pochta.config import Limits
+from pochta.config import Auth, Limits, Oauth
 from pochta.testing import Server
 
 HERE: Final = Path(__file__).parent
@@ -45,7 +45,10 @@ class Peer:
 @contextmanager
 def pochta() -> Iterator[Peer]:
     """Pochta on free ports."""
-    with Server(limits=Limits(min_free_bytes=0, message_size_bytes=1_000_000)) as server:
+    # an issuer that nobody asks: a token that is none is refused without its keys
+    oauth = Oauth(issuer="http://127.0.0.1:1", audience="mail", scope="mail")
+    limits = Limits(min_free_bytes=0, message_size_bytes=1_000_000)
+    with Server(limits=limits, auth=Auth(scram_sha_256=True), oauth=oauth) as server:
         yield Peer("pochta", server.host, server.imap_port, server.smtp_port, server.pop3_port, server)
 
 

@@ -1,6 +1,6 @@
 """Dialogue files: what a client sends and what it is to hear, readable by anyone who has held one by telnet.
 
-    # a comment; the first ones may be headers: `# name: value`
+    # a comment; the first ones may be headers: `# name: value`; `# other: NAME` brings a second user, `<other>`
     C: a1 NOOP                  the client sends this line and CRLF; `C-:` sends it without CRLF
     S: a1 OK ...                the server must send a line like this
     S~: * OK ...                it may send such lines, any number
@@ -8,9 +8,9 @@
     [dovecot] S: ...            this line holds for that peer only; the reason stands in a comment
 
 Within lines: `...` is any text, `<name:regex>` captures, `<name>` is what was captured, `<CRLF>` `<CR>` `<LF>` `<NUL>`
-are these octets, `<closed>` alone is the end of the connection. A line of IMAP holds its literals. The `S` lines that
-follow each other are one block: the last of them ends it, the others may come in any order before it, and nothing else
-may come. In SMTP and POP3, lines come in exactly their order.
+`<xC3>` are these octets, `<closed>` alone is the end of the connection. A line of IMAP holds its literals. The `S`
+lines that follow each other are one block: the last of them ends it, the others may come in any order before it, and
+nothing else may come. In SMTP and POP3, lines come in exactly their order.
 """
 
 import re
@@ -21,8 +21,10 @@ from typing import Final, NamedTuple
 
 _LINE: Final = re.compile(r"(?:\[(\w+)\] )?(\d?)(C-?|S~?):(?: (.*))?")
 _HEADER: Final = re.compile(r"# (\w+): (.+)")
-_TOKEN: Final = re.compile(r"<(CRLF|CR|LF|NUL)>|<([a-z]\w*):((?:\\.|[^>\\])+)>|<([a-z]\w*)>|(\.\.\.)")
-_OCTETS: Final = {"CRLF": b"\r\n", "CR": b"\r", "LF": b"\n", "NUL": b"\0"}
+_TOKEN: Final = re.compile(r"<(CRLF|CR|LF|NUL|x[0-9A-F]{2})>|<([a-z]\w*):((?:\\.|[^>\\])+)>|<([a-z]\w*)>|(\.\.\.)")
+_OCTETS: Final = {"CRLF": b"\r\n", "CR": b"\r", "LF": b"\n", "NUL": b"\0"} | {
+    f"x{octet:02X}": bytes((octet,)) for octet in range(256)
+}
 
 CLOSED: Final = "<closed>"
 

@@ -12,7 +12,7 @@ from dialogue_peers import PASSWORD
 from dialogue_script import Line, Script
 
 from pochta.proto.imap import commands as c
-from pochta.proto.imap.events import AppendStart, AuthResponse, BadCommand, CommandEvent, Event, IdleDone
+from pochta.proto.imap.events import AppendPart, AppendStart, AuthResponse, BadCommand, CommandEvent, Event, IdleDone
 from pochta.proto.imap.server import ImapServer
 
 SCRIPTS: Final = [dialogue_script.read(path) for path in sorted(Path(__file__).parent.glob("*.imap"))]
@@ -43,6 +43,7 @@ class Alone:
         self.engine.is_authenticated = is_authenticated
         self.statuses = statuses  # by tag, as the script expects them
         self.sent = b""
+        self.append_tag = ""  # of the APPEND that brings parts
 
     def take(self, pieces: list[bytes], *, is_asked_on: bool) -> list[Event]:
         """The events of one line; `is_asked_on`: the script then expects a continuation."""
@@ -57,8 +58,10 @@ class Alone:
         return events
 
     def _answer(self, event: Event, *, is_asked_on: bool) -> None:
-        if isinstance(event, AppendStart):
-            if self.statuses[event.tag.decode()] == "OK":
+        if isinstance(event, AppendStart | AppendPart):
+            if isinstance(event, AppendStart):
+                self.append_tag = event.tag.decode()
+            if self.statuses[self.append_tag] == "OK":
                 self.engine.accept_append()
             else:
                 self.engine.refuse_append()
@@ -74,6 +77,8 @@ class Alone:
                 self.engine.start_idle()
             elif isinstance(event.command, c.Login):
                 self.engine.is_authenticated = True
+            elif isinstance(event.command, c.Enable):
+                self.engine.utf8_accept |= not {"UTF8=ACCEPT", "IMAP4REV2"}.isdisjoint(event.command.capabilities)
 
 
 def _statuses(script: Script, connection: int) -> dict[str, str]:

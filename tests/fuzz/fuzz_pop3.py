@@ -53,6 +53,13 @@ def answer(server: Pop3Server, event: events.Event, setting: int) -> None:
             else:
                 sizes = array("I", [len(message) for message in MESSAGES])
                 server.accept_sign_in(Maildrop(1, array("I", range(1, len(MESSAGES) + 1)), sizes))
+        case events.Auth(_, None) | events.AuthResponse(b"again"):
+            server.challenge(b"more")
+        case events.Auth(_, bytes(data)) | events.AuthResponse(bytes(data)):
+            if data.startswith(b"no"):
+                server.refuse("No", b"AUTH")
+            else:
+                server.reject("Malformed")
         case events.StartTls():
             server.accept_tls()
             server.start_tls_done()

@@ -72,7 +72,7 @@ def _hold(pieces: list[bytes], options: int) -> Outcome:
 
 def _answer(server: SmtpServer, event: Event) -> None:
     match event:
-        case events.Auth() | events.AuthResponse(b"again"):
+        case events.Auth("SCRAM-SHA-256") | events.Auth(_, None) | events.AuthResponse(b"again"):
             server.challenge(b"more")
         case events.Rcpt(path) if path.key[0].startswith("no"):
             server.reply(_NO)
@@ -82,7 +82,7 @@ def _answer(server: SmtpServer, event: Event) -> None:
             server.accept()
         case events.Hello("no"):
             server.reply(_NO)
-        case events.Credentials(password=password) if password != "secret":
+        case events.Auth("PLAIN", bytes(message)) if not message.endswith(b"secret"):
             server.reply(_NO)
         case _:
             server.accept()

@@ -17,6 +17,8 @@ PACKAGES: Final = {  # program -> package of Debian
     "curl": "curl",
     "fetchmail": "fetchmail",
     "getmail": "getmail6",
+    "kinit": "krb5-user",
+    "krb5kdc": "krb5-kdc",
     "mbsync": "isync",
     "mpop": "mpop",
     "msmtp": "msmtp",

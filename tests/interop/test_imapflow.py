@@ -58,6 +58,10 @@ class Connected:
         }
         return self.mailboxes
 
+    def expect_compressed(self) -> None:
+        """All that went before was compressed (RFC 4978)."""
+        self._ask("compressed")
+
     def _uid(self, mailbox: str, name: str) -> str:
         return str(self.mailboxes[mailbox][name].uid)
 
@@ -93,4 +97,5 @@ def test_three_rounds(tls_server: Server) -> None:
     account = Account(tls_server, "imapflow@example.org")
     with connected(tls_server, account.address) as client:
         three_rounds(client, account)
+        client.expect_compressed()
     assert client.process.returncode == 0

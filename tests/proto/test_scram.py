@@ -146,6 +146,36 @@ def test_final_message_that_does_not_belong(message: bytes) -> None:
         exchange().receive(message)
 
 
+@pytest.mark.rfc(5802, "6")
+@pytest.mark.rfc(7677, "3")
+def test_channel_binding() -> None:
+    first, binding = b"p=tls-server-end-point,,n=user,r=abc", bytes(range(32))
+    parsed = parse_client_first(first, is_plus=True, offers_plus=True)
+    one = ServerExchange(parsed, server_nonce=SERVER_NONCE, salt=SALT, iterations=4096, binding=binding)
+    said = b"c=%b,r=abc%b,p=%b" % (b64encode(b"p=tls-server-end-point,," + binding), SERVER_NONCE, b64encode(bytes(32)))
+    for other in (bytes(32), b""):
+        wrong = said.replace(said[2 : said.index(b",r=")], b64encode(b"p=tls-server-end-point,," + other))
+        with pytest.raises(RemoteProtocolError, match="binding does not match"):
+            one.receive(wrong)
+    one.receive(said)
+
+
+@pytest.mark.rfc(5802, "6")
+@pytest.mark.parametrize(
+    ("flag", "is_plus", "offers_plus"),
+    [
+        pytest.param(b"p=tls-server-end-point", False, False, id="bound, by the other mechanism"),
+        pytest.param(b"p=tls-unique", True, True, id="bound to something else"),
+        pytest.param(b"n", True, True, id="not bound"),
+        pytest.param(b"y", True, True, id="not bound, though it could"),
+        pytest.param(b"y", False, True, id="told that we cannot"),
+    ],
+)
+def test_channel_binding_that_is_refused(flag: bytes, is_plus: bool, offers_plus: bool) -> None:
+    with pytest.raises(RemoteProtocolError):
+        parse_client_first(flag + b",,n=user,r=abc", is_plus=is_plus, offers_plus=offers_plus)
+
+
 @pytest.mark.parametrize("first", [b"y,,n=user,r=abc", b"n,a=user,n=user,r=abc", b"n,,n=user,r=abc,t=1"])
 def test_header_and_extensions_are_part_of_the_proof(first: bytes) -> None:
     keys = derive_keys(b"pencil", SALT, 4096)

@@ -14,8 +14,8 @@ from pochta.proto.imap import commands as c
 from pochta.proto.imap.lex import Lexer
 from pochta.proto.imap.search import parse_search
 from pochta.proto.imap.view import Snapshot
-from pochta.servers.imap import search
 from pochta.servers.imap.search_facts import Mailbox
+from pochta.servers.imap.search_plan import Terms, find
 from pochta.store import directory, flags, mailboxes, messages, placements, setup
 from pochta.store.store import Store
 
@@ -151,7 +151,8 @@ class Bench:
         async def work() -> list[int]:
             mailbox = Mailbox(self.store, self.account_id, self.mailbox_id)
             found: list[int] = []
-            async for facts, positions in search.find(mailbox, snapshot, key, self.recent, known):
+            terms = Terms(self.recent, known, now_s=NOW)
+            async for facts, positions in find(mailbox, snapshot, key, terms):
                 found += [facts.part.seq + at for at in positions]
             return found
 

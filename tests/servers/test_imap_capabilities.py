@@ -183,8 +183,9 @@ def test_enable_names_what_it_turned_on(peer: Peer) -> None:
 
 
 @pytest.mark.rfc(2342, "5")
-def test_namespace_is_one_and_personal(peer: Peer) -> None:
-    assert '* NAMESPACE (("" "/")) NIL NIL\r\n' in peer.ask(b"NAMESPACE")
+def test_namespace_tells_of_others(peer: Peer) -> None:
+    told = '* NAMESPACE (("" "/")) (("Other Users/" "/")) (("Shared/" "/"))\r\n'
+    assert told in peer.ask(b"NAMESPACE")
 
 
 @pytest.mark.rfc(3348, "3")

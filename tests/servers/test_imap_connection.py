@@ -128,7 +128,7 @@ def test_literals_before_sign_in_are_small(pochta: Server) -> None:
         assert imap.line().startswith(b"* BYE")
         assert imap.line() == b""
     with Imap(pochta, login=False) as imap:
-        imap.send(b"a " + b"x" * 10_000)
+        imap.send(b"a " + b"x" * 13_000)
         assert b"BAD" in imap.line()
         imap.send(b"\r\n")
         imap.ok("NOOP")

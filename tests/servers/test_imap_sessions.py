@@ -8,7 +8,7 @@ import pytest
 from imap_raw import Imap, fill, message, without_flag_lists
 
 from pochta.accounts import edit
-from pochta.servers.imap import fetch, messages, selected, views
+from pochta.servers.imap import fetch, messages, selected, telling, views
 from pochta.store import changes, flags, mailboxes, placements
 from pochta.store.store import Store
 from pochta.testing import Server
@@ -373,7 +373,7 @@ async def _add_keyword(store: Store) -> None:
 
 
 def test_long_answers_are_not_kept(pochta: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(messages, "RENDERING_MAX_BYTES", 100)
+    monkeypatch.setattr(telling, "RENDERING_MAX_BYTES", 100)
     monkeypatch.setattr(selected, "NAMES_MAX_BYTES", 350)
     fill(pochta, 4)
     with Imap(pochta) as one, Imap(pochta) as two:
@@ -476,7 +476,7 @@ def test_an_unasked_literal_that_is_too_large_ends_the_connection(pochta: Server
 def test_nul_in_an_appended_message_is_refused(pochta: Server) -> None:
     with Imap(pochta) as imap:
         answer = imap.append(b"Subject: x\r\n\r\na\0b")[-1]
-        assert answer == b"NO [CANNOT] A message has no NUL; BINARY is not supported"
+        assert answer == b"NO [CANNOT] A literal holds no NUL; a literal8 may"
         assert imap.do("APPEND INBOX {0}") == [b"NO [CANNOT] A message cannot be empty"]
         assert imap.ok("STATUS INBOX (MESSAGES)") == [b"* STATUS INBOX (MESSAGES 0)"]
 

@@ -2,7 +2,15 @@
 
 import pytest
 
-from pochta.status.figures import LaneFigures, ListenerFigures, LoopLagFigures, WorkerFigures, percentile, together
+from pochta.status.figures import (
+    IndexLagFigures,
+    LaneFigures,
+    ListenerFigures,
+    LoopLagFigures,
+    WorkerFigures,
+    percentile,
+    together,
+)
 
 
 def worker(index: int, **changed: object) -> WorkerFigures:
@@ -57,6 +65,7 @@ def test_counts_are_summed_and_the_worst_time_counts() -> None:
         wal_bytes=8192,
         free_disk_bytes=9_000,
         lease_holder="mail:101:ab",
+        index_lag=IndexLagFigures(2, 300, 1.5),
     )
     server = together([worker(0), second])
     assert server is not None
@@ -68,4 +77,4 @@ def test_counts_are_summed_and_the_worst_time_counts() -> None:
     assert (server.wal_bytes, server.free_disk_bytes, server.min_free_bytes) == (8192, 9_000, 500)
     assert (server.view_memory_bytes, server.spool_memory_bytes) == (240, 14)
     assert server.lease_holder == "mail:101:ab"
-    assert server.index_lag is None
+    assert server.index_lag == IndexLagFigures(2, 300, 1.5)

@@ -69,7 +69,7 @@ def test_everything_acknowledged_before_is_in_a_backup_taken_beside_writers(tmp_
 
             async def save() -> tuple[set[int], int]:
                 while len(acknowledged) < 60:
-                    await store.write(0, mailboxes.subscribe, account_id, "Wait")
+                    await store.write(0, mailboxes.subscribe, account_id, "Wait", 0)
                 before = set(acknowledged)
                 await asyncio.to_thread(backup.backup, data, target)
                 nonlocal is_over

@@ -265,7 +265,18 @@ def test_a_removed_account_goes_whole_after_the_retention_and_no_other_does(tmp_
                 await _fill(store, account_id, "INBOX", 2)
                 await store.write(account_id, messages.deliver, (account_id,), new_message(ref=7))
                 await execute(store, "INSERT INTO keyword VALUES (?, 5, 'A', 'a')", account_id)
-                await execute(store, "INSERT INTO reader_seen VALUES (?, ?, 9, 7)", account_id, mailbox_id)
+                reader_id = gone + stays - account_id
+                await execute(store, "INSERT INTO reader_seen VALUES (?, ?, ?, 7)", account_id, mailbox_id, reader_id)
+                await execute(
+                    store, "INSERT INTO mailbox_right VALUES (?, ?, ?, 'lr', '')", account_id, mailbox_id, reader_id
+                )
+                await execute(
+                    store,
+                    "INSERT INTO annotation VALUES (?, ?, ?, '/private/x', x'00')",
+                    account_id,
+                    mailbox_id,
+                    reader_id,
+                )
                 await execute(store, "INSERT INTO placement_keyword VALUES (?, ?, 7, 'x')", account_id, mailbox_id)
                 await store.write(account_id, placements.expunge, account_id, mailbox_id, ((1, 5),), NOW, False)
                 await store.write(account_id, mailboxes.create, account_id, "Old", NOW)
@@ -279,6 +290,8 @@ def test_a_removed_account_goes_whole_after_the_retention_and_no_other_does(tmp_
             for table, _ in sweep.ACCOUNT_TABLES:
                 sql = f"SELECT count(*) FROM {table} WHERE account_id = ?"
                 assert await query(store, sql, gone) == [(0,)], table
+            for table in ("reader_seen", "mailbox_right", "annotation"):
+                assert await query(store, f"SELECT count(*) FROM {table} WHERE reader_id = ?", gone) == [(0,)], table
             assert await query(store, "SELECT id FROM account") == [(stays,)]
             assert await count(store, "blob") == await count(store, "message") == 88
             assert await query(store, "SELECT account_id FROM task") == [(stays,)]  # its mailbox, emptied on day 6

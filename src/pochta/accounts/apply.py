@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, Final
 
-from pochta.accounts import edit, passwords
+from pochta.accounts import edit, passwords, sharing
 from pochta.accounts.declare import Declaration, DeclaredAccount, Key
 from pochta.accounts.directory import MAX_ALIAS_HOPS
 from pochta.accounts.quota import NO_QUOTA, show_quota
@@ -60,6 +60,8 @@ _VERBS: Final[dict[str, Callable[..., object]]] = {
     "set_credential": edit.set_credential,
     "set_quota": edit.set_quota,
     "set_enabled": edit.set_enabled,
+    "set_limits": edit.set_limits,
+    "add_shared": sharing.add,
     "remove_account": edit.remove_account,
     "put_alias": edit.put_alias,
     "set_targets": edit.set_targets,
@@ -174,6 +176,11 @@ def _account_changes(declaration: Declaration, state: Known, credentials: dict[K
     for key, declared in declaration.accounts.items():
         existing = state.accounts.get(key)
         credential, quota = credentials.get(key), declared.quota_bytes
+        if existing is None and declared.is_shared:
+            made = (declared.address, quota or NO_QUOTA, now)
+            yield Change("add_shared", made, f"+ account {declared.address}, shared", ROWS_AN_ACCOUNT)
+            yield from _limit_changes(declared, None)
+            continue
         if existing is None:
             if credential is None:
                 raise SetupError(
@@ -184,7 +191,13 @@ def _account_changes(declaration: Declaration, state: Known, credentials: dict[K
             args = (declared.address, credential, quota or NO_QUOTA, now, is_enabled)
             line = f"+ account {declared.address}" + ("" if is_enabled else ", disabled")
             yield Change("add_account", args, line, ROWS_AN_ACCOUNT)
+            yield from _limit_changes(declared, None)
             continue
+        if declared.is_shared and not existing.is_shared:
+            raise SetupError(
+                f"{declaration.source}: account {declared.address}: shared: it is an account that somebody signs in to;"
+                " remove that one first, with its mail, or remove the line"
+            )
         if credential is not None:
             line = f"~ account {existing.address}: password"
             yield Change("set_credential", (existing.address, credential), line)
@@ -194,6 +207,18 @@ def _account_changes(declaration: Declaration, state: Known, credentials: dict[K
         if declared.is_enabled is not None and declared.is_enabled != existing.is_enabled:
             line = f"~ account {existing.address}: {'enabled' if declared.is_enabled else 'disabled'}"
             yield Change("set_enabled", (existing.address, declared.is_enabled), line)
+        yield from _limit_changes(declared, existing)
+
+
+def _limit_changes(declared: DeclaredAccount, existing: Account | None) -> Iterator[Change]:
+    """What makes the numbers of messages and mailboxes as they are declared."""
+    limits = (declared.quota_messages, declared.quota_mailboxes)
+    now = (existing.quota_messages, existing.quota_mailboxes) if existing is not None else (0, 0)
+    new = tuple(None if wanted in (None, old) else wanted for wanted, old in zip(limits, now, strict=True))
+    names = ("messages", "mailboxes")
+    shown = [f"{name} {number or 'none'}" for name, number in zip(names, new, strict=True) if number is not None]
+    if shown:
+        yield Change("set_limits", (declared.address, *new), f"~ account {declared.address}: quota {', '.join(shown)}")
 
 
 def _alias_changes(declaration: Declaration, state: Known, now: int) -> Iterator[Change]:

@@ -1,4 +1,4 @@
-"""Signing in: with a password, an app password, or SCRAM.
+"""Signing in: with a password, an app password, SCRAM, or a proof that somebody else vouches for.
 
 Theory of operation. Each sign-in reads on one snapshot what the user name means now (the account with its credential
 and the credential's generation), what the throttle has to know, and the app password that was given, if it is one. The
@@ -21,8 +21,9 @@ only account of the server that has this local part; where several have it, none
 import asyncio
 import hmac
 from binascii import b2a_base64
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
 from typing import Final, NamedTuple
@@ -54,7 +55,11 @@ SECRET_BYTES: Final = 32
 _NONCE_BYTES: Final = 18  # 24 characters in base64, as in the examples of RFC 7677
 _NO_ACCOUNT: Final = 0
 
-OTHER_SCOPE: Final = "scope"  # `reason` of `auth.failed`: an app password of the account, for something else
+# `reason` of `auth.failed`: an app password of the account, for something else; vouched for, and no account; and one
+# who claims another account
+OTHER_SCOPE: Final = "scope"
+NO_ACCOUNT: Final = "no_account"
+OTHER_ACCOUNT: Final = "other_account"
 _NO_REASON: Final = ""
 
 
@@ -168,15 +173,59 @@ class Authenticator:
         self.throttle.note_success(found.account_id, peer)
         return _account(found)
 
-    async def begin_scram(self, client_first: bytes, *, service: Service, peer: str) -> ScramSignIn:
+    async def vouched(
+        self, claimed: str, prove: Callable[[], str], *, service: Service, peer: str
+    ) -> AuthenticatedAccount:
+        """The account of the user name that `prove` gives: of a certificate, a token, a ticket.
+
+        `claimed` is the name the client gives itself, empty for none; it must mean the same account. `prove` is called
+        once, when nobody has to wait, and does not wait itself; its Refusal is counted as a wrong password is, its
+        detail logged as the reason.
+
+        Raises:
+            Refusal: AUTH_FAILED, whatever the reason; logged as `auth.failed`.
+            TryLater: as `verify`.
+        """
+        name = asked(claimed)
+        asker = await self._asker(name, claimed, service, peer)
+        found, standing, _ = await self._store.read(
+            0, _facts, name, asker.who, asker.network, asker.address, "", int(clock.now_s())
+        )
+        attempt = self.throttle.admit(asker, standing, account_id=_id(found))
+        try:
+            proven = prove()
+        except Refusal as refusal:
+            attempt.fail()
+            raise _failed(asker, refusal.detail) from None
+        # No guess from here on: who comes so far has been vouched for.
+        account = await self._store.read(0, _found, asked(proven))
+        if account is None:
+            raise _failed(replace(asker, name=proven), NO_ACCOUNT)
+        if claimed and (found is None or found.account_id != account.account_id):
+            raise _failed(asker, OTHER_ACCOUNT)
+        self.throttle.note_success(account.account_id, peer)
+        return _account(account)
+
+    async def begin_scram(
+        self,
+        client_first: bytes,
+        *,
+        service: Service,
+        peer: str,
+        binding: bytes | None = None,
+        offers_plus: bool = False,
+    ) -> ScramSignIn:
         """An exchange of SCRAM-SHA-256 with an app password, begun by the client's first message.
+
+        `binding`: what stands for the TLS connection, where the mechanism is the one that binds. `offers_plus`: that
+        mechanism was offered.
 
         Raises:
             RemoteProtocolError: the message is malformed, or asks for what is not offered.
             Refusal: AUTH_FAILED, the client wants to act for somebody else.
             TryLater: the disk is full or failing.
         """
-        first = parse_client_first(client_first)
+        first = parse_client_first(client_first, is_plus=binding is not None, offers_plus=offers_plus)
         username = scram.prepared(first.username)
         name = asked(username)
         if first.authzid and asked(scram.prepared(first.authzid)) != name:
@@ -187,6 +236,7 @@ class Authenticator:
             server_nonce=b2a_base64(clock.token_bytes(_NONCE_BYTES), newline=False),
             salt=app_passwords.salt(secret, name.text if name.local_part is None else name.local_part),
             iterations=app_passwords.ITERATIONS,
+            binding=binding or b"",
         )
         return ScramSignIn(exchange, partial(self._finish_scram, username, service, peer))
 

@@ -1,7 +1,7 @@
 """What a file for `pochta apply` declares, read and checked whole before anything is touched.
 
-    [[domain]]   name, catch_all          [[account]]  address, password or password_hash, quota, enabled
-    [[alias]]    address, targets
+    [[domain]]   name, catch_all          [[account]]  address, password or password_hash, quota, enabled,
+    [[alias]]    address, targets                            quota_messages, quota_mailboxes, shared
 
 Every refusal is a `SetupError` of one line: file, table, key, what is wrong, remedy; none shows a password.
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from pochta.accounts import edit, passwords
-from pochta.accounts.quota import NO_QUOTA, parse_quota
+from pochta.accounts.quota import NO_QUOTA, parse_number, parse_quota
 from pochta.errors import Refusal, SetupError
 from pochta.log import Secret
 
@@ -36,7 +36,10 @@ class DeclaredDomain:
 
 @dataclass(frozen=True, slots=True)
 class DeclaredAccount:
-    """At most one of password and hash; `quota_bytes` and `is_enabled` None where the file does not say."""
+    """At most one of password and hash; quotas and `is_enabled` None where the file does not say.
+
+    `is_shared`: nobody signs in, and so no password is needed.
+    """
 
     address: str
     key: Key
@@ -44,6 +47,9 @@ class DeclaredAccount:
     password_hash: str | None = field(repr=False)
     quota_bytes: int | None
     is_enabled: bool | None
+    quota_messages: int | None = None
+    quota_mailboxes: int | None = None
+    is_shared: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +123,16 @@ def parse(text: str, source: str) -> Declaration:
 
 _KEYS: Final = {
     "domain": ("name", "catch_all"),
-    "account": ("address", "password", "password_hash", "quota", "enabled"),
+    "account": (
+        "address",
+        "password",
+        "password_hash",
+        "quota",
+        "enabled",
+        "quota_messages",
+        "quota_mailboxes",
+        "shared",
+    ),
     "alias": ("address", "targets"),
 }
 
@@ -208,10 +223,25 @@ def _account(table: _Table) -> DeclaredAccount:
             passwords.check_password(Secret(password))
         field = "quota"
         quota = _quota(table)
+        field = "quota_messages"
+        messages = _number(table, field)
+        field = "quota_mailboxes"
+        mailboxes = _number(table, field)
     except Refusal as refusal:
         raise table.refused(field, refusal) from None
     secret = None if password is None else Secret(password)
-    return DeclaredAccount(address, key, secret, stored, quota, table.truth("enabled"))
+    is_shared = table.truth("shared") is True
+    if is_shared and (secret is not None or stored is not None or table.truth("enabled")):
+        raise SetupError(f"{table.where}: shared: nobody signs in to a shared account; remove password and enabled")
+    return DeclaredAccount(address, key, secret, stored, quota, table.truth("enabled"), messages, mailboxes, is_shared)
+
+
+def _number(table: _Table, key: str) -> int | None:
+    value = table.values.get(key)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return NO_QUOTA if value == 0 else parse_number(str(value))
+    text = table.text(key)
+    return None if text is None else parse_number(text)
 
 
 def _quota(table: _Table) -> int | None:

@@ -167,6 +167,16 @@ def set_quota(tx: Tx, address: str, quota_bytes: int) -> None:
     directory.set_quota(tx, domain, local_part, quota_bytes)
 
 
+def set_limits(tx: Tx, address: str, messages: int | None, mailboxes: int | None) -> None:
+    """Bound how many messages and mailboxes the account may keep; 0: no bound, None: as it is.
+
+    Raises:
+        Refusal: INVALID_NAME, NO_SUCH_USER.
+    """
+    local_part, domain = key(address)
+    directory.set_limits(tx, domain, local_part, messages, mailboxes)
+
+
 def add_alias(tx: Tx, address: str, addresses: list[str], now: int) -> None:
     """Let `address` stand for `addresses`, of which those at domains kept here exist and none leads back.
 

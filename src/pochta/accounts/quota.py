@@ -27,6 +27,20 @@ def parse_quota(text: str) -> int:
     return size
 
 
+def parse_number(text: str) -> int:
+    """A number of messages or mailboxes, or NO_QUOTA of `none`.
+
+    Raises:
+        Refusal: INVALID_NAME.
+    """
+    if text.strip().lower() == "none":
+        return NO_QUOTA
+    number = int(text) if re.fullmatch(r"[0-9]{1,15}", text.strip(), re.ASCII) else 0
+    if not number:
+        raise Refusal(RefusalCode.INVALID_NAME, f'"{text}" is not a number from 1 on; write it as 1000 or none')
+    return number
+
+
 def show_quota(size_bytes: int) -> str:
     """The shortest text that `parse_quota` reads back."""
     if size_bytes == NO_QUOTA:

@@ -9,6 +9,7 @@ from pochta.cli import app_password
 from pochta.cli.arguments import (
     ADDRESS,
     DOMAIN,
+    NUMBER,
     QUOTA,
     confirm,
     json_option,
@@ -34,9 +35,18 @@ command.add_command(app_password.command)
 @command.command("add")
 @click.argument("address", type=ADDRESS)
 @click.option("--quota", type=QUOTA, default="none", help="What its mail may take: 500M, 2G, none (the default).")
+@click.option("--messages", type=NUMBER, help="How many messages it may keep; none (the default) for any number.")
+@click.option("--mailboxes", type=NUMBER, help="How many mailboxes it may have; none (the default): 10000.")
 @password_option
 @click.pass_context
-def add(ctx: click.Context, address: str, quota: int, password_stdin: bool) -> None:
+def add(
+    ctx: click.Context,
+    address: str,
+    quota: int,
+    messages: int | None,
+    mailboxes: int | None,
+    password_stdin: bool,
+) -> None:
     """Make an account for ADDRESS, whose domain must be kept here."""
     from pochta.accounts import edit, passwords
     from pochta.store import directory
@@ -44,6 +54,8 @@ def add(ctx: click.Context, address: str, quota: int, password_stdin: bool) -> N
     read(ctx, directory.domain_id, edit.key(address)[1])  # refused before a person has typed a password
     credential = passwords.hash_password(read_password(password_stdin))
     write(ctx, edit.add_account, address, credential, quota, int(clock.now_s()))
+    if messages or mailboxes:
+        write(ctx, edit.set_limits, address, messages, mailboxes)
 
 
 @command.command("list")
@@ -81,12 +93,16 @@ def show(ctx: click.Context, address: str, as_json: bool) -> None:
         print_json(_as_json(one))
         return
     click.echo(f"address   {one.address}")
-    click.echo(f"sign-in   {'allowed' if one.is_enabled else 'disabled; mail is still taken'}")
+    disabled = "nobody; shared" if one.is_shared else "disabled; mail is still taken"
+    click.echo(f"sign-in   {'allowed' if one.is_enabled else disabled}")
     if one.sending_stopped is not None:
         click.echo(f"sending   stopped: {one.sending_stopped}")
     click.echo(f"messages  {one.message_count}")
     click.echo(f"used      {show_size(one.used_bytes)}")
-    click.echo(f"quota     {show_quota(one.quota_bytes)}")
+    limits = [show_quota(one.quota_bytes)]
+    limits += [counted(one.quota_messages, "message")] if one.quota_messages else []
+    limits += [counted(one.quota_mailboxes, "mailbox")] if one.quota_mailboxes else []
+    click.echo(f"quota     {', '.join(limits)}")
     click.echo(f"created   {show_time(one.created_at)}")
 
 
@@ -159,13 +175,20 @@ def password(ctx: click.Context, address: str, password_stdin: bool) -> None:
 
 @command.command("quota")
 @click.argument("address", type=ADDRESS)
-@click.argument("size", type=QUOTA)
+@click.argument("size", type=QUOTA, required=False)
+@click.option("--messages", type=NUMBER, help="How many messages it may keep, or none for any number.")
+@click.option("--mailboxes", type=NUMBER, help="How many mailboxes it may have, or none.")
 @click.pass_context
-def quota(ctx: click.Context, address: str, size: int) -> None:
-    """Bound what the mail of ADDRESS may take: 500M, 2G, none."""
+def quota(ctx: click.Context, address: str, size: int | None, messages: int | None, mailboxes: int | None) -> None:
+    """Bound what ADDRESS may keep: the SIZE of its mail (500M, 2G, none), messages, mailboxes."""
     from pochta.accounts import edit
 
-    write(ctx, edit.set_quota, address, size)
+    if size is None and messages is None and mailboxes is None:
+        raise click.UsageError("name a size, --messages or --mailboxes")
+    if size is not None:
+        write(ctx, edit.set_quota, address, size)
+    if messages is not None or mailboxes is not None:
+        write(ctx, edit.set_limits, address, messages, mailboxes)
 
 
 def _as_json(one: "Account") -> dict[str, object]:
@@ -175,6 +198,9 @@ def _as_json(one: "Account") -> dict[str, object]:
         "messages": one.message_count,
         "used_bytes": one.used_bytes,
         "quota_bytes": one.quota_bytes or None,
+        "quota_messages": one.quota_messages or None,
+        "quota_mailboxes": one.quota_mailboxes or None,
+        "shared": one.is_shared,
         "created_at": one.created_at,
         "sending_stopped": one.sending_stopped,
     }

@@ -48,6 +48,12 @@ def _quota(text: str) -> int:
     return parse_quota(text)
 
 
+def _number(text: str) -> int:
+    from pochta.accounts.quota import parse_number
+
+    return parse_number(text)
+
+
 def _catch_all(text: str) -> str | None:
     return None if text == "none" else _address(text)
 
@@ -55,6 +61,7 @@ def _catch_all(text: str) -> str | None:
 ADDRESS: Final = _Checked("address", _address)
 DOMAIN: Final = _Checked("domain", _domain)
 QUOTA: Final = _Checked("size", _quota)
+NUMBER: Final = _Checked("number", _number)
 CATCH_ALL: Final = _Checked("address", _catch_all)
 
 password_option = click.option(

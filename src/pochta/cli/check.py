@@ -47,7 +47,7 @@ def command(ctx: click.Context, as_json: bool, target: Path | None) -> None:
             )
         ctx.exit(1 if saved.failures else 0)
     with _progress(is_shown=not as_json) as tell:
-        findings = [*_check_settings(ctx), *check.check(data_dir, on_progress=tell)]
+        findings = [*_check_settings(ctx), *check.check(data_dir, on_progress=tell), *_check_index(data_dir)]
     if as_json:
         print_json([finding._asdict() for finding in findings])
     else:
@@ -68,10 +68,29 @@ def _check_settings(ctx: click.Context) -> "list[Finding]":
     try:
         settings = config.load(path)
         if settings.uses_tls:
-            server_context(settings.tls.certificate, settings.tls.key)
+            server_context(settings.tls.certificate, settings.tls.key, client_ca=settings.tls.client_ca)
     except SetupError as error:
         return [Finding(Severity.ERROR, str(error), str(path), "`pochta serve` will refuse it")]
     return []
+
+
+def _check_index(data_dir: Path) -> "list[Finding]":
+    """Index files that are not of this store as it is; they are derived, so none is an error."""
+    from pochta.index import rebuild, source
+    from pochta.store import sqlite
+    from pochta.store.invariants import Finding, Severity
+
+    try:
+        connection = sqlite.connect(data_dir / sqlite.DATABASE_NAME, writable=False)
+    except SetupError:
+        return []  # told already
+    try:
+        tx = sqlite.SqliteTx(connection, 0)
+        found = rebuild.faults(data_dir, lambda witness: source.fits(tx, witness))
+    finally:
+        connection.close()
+    advice = "harmless: it is made anew by the server, or by `pochta index rebuild`"
+    return [Finding(Severity.NOTE, f"the text index {what}", str(path), advice) for path, what in found]
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from pochta.errors import Refusal, RefusalCode, SetupError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pochta.status.figures import ServerFigures, Status
+    from pochta.status.figures import IndexLagFigures, ServerFigures, Status
 
 
 @click.command("status")
@@ -55,12 +55,20 @@ def _rows(status: "Status", server: "ServerFigures") -> "Iterator[tuple[str, str
     holds = f"p50 {_show_ms(lane.hold_p50_ms)}, p99 {_show_ms(lane.hold_p99_ms)}"
     yield "lane hold", f"{holds}; {counted(lane.commits, 'commit')}"
     yield "loop lag", f"worst {_show_ms(server.loop_lag.worst_ms)}; {server.loop_lag.breaches} over 10 ms"
-    yield "index lag", "none yet"
+    yield "index lag", _show_index_lag(server.index_lag)
     yield "WAL size", show_size(server.wal_bytes)
     yield "free disk", f"{show_size(server.free_disk_bytes)}; no new mail under {show_size(server.min_free_bytes)}"
     yield "background", server.lease_holder or "nobody"
     waiting = counted(server.queue_destinations, "destination")
     yield "queue", f"{waiting} waited for; {counted(server.queue_senders, 'worker')} to send"
+
+
+def _show_index_lag(lag: "IndexLagFigures | None") -> str:
+    if lag is None:
+        return "nobody feeds the text index now"
+    if not lag.accounts:
+        return "none"
+    return f"{counted(lag.messages, 'message')} of {counted(lag.accounts, 'account')}, since {lag.seconds:.0f} s"
 
 
 def _worker_rows(status: "Status") -> list[tuple[str, ...]]:

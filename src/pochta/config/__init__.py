@@ -12,7 +12,6 @@ from pochta.config.file import (
     toml_value,
 )
 from pochta.config.schema import (
-    Auth,
     BareNewline,
     Limits,
     Listener,
@@ -28,6 +27,7 @@ from pochta.config.schema import (
     split_address,
     struct_of,
 )
+from pochta.config.sign_in import Auth, Oauth
 from pochta.config.transfer import Checks, Dns, Outbound, OutboundTls, Queue, Route, Sending
 
 __all__ = [
@@ -42,6 +42,7 @@ __all__ = [
     "Listener",
     "ListenerProtocol",
     "ListenerTls",
+    "Oauth",
     "Outbound",
     "OutboundTls",
     "Pop3",

@@ -30,6 +30,7 @@ from pochta.config.schema import (
     split_address,
     struct_of,
 )
+from pochta.config.sign_in import check_sign_in, check_sign_in_files
 from pochta.config.transfer_check import check_transfer, check_transfer_files
 from pochta.errors import SetupError
 
@@ -96,6 +97,7 @@ def _load(path: Path, check_files: bool) -> Settings:
     _check(path, settings)
     if check_files:
         check_transfer_files(path, settings)
+        check_sign_in_files(path, settings.auth, settings.oauth, settings.tls.client_ca)
         if settings.uses_tls:
             _check_readable(path, settings.tls)
     return settings
@@ -237,7 +239,13 @@ def _with_absolute_paths(settings: Settings, raw: Mapping[str, Any], base: Path)
     tls = Tls(
         certificate=(base if "certificate" in given else data_dir) / settings.tls.certificate,
         key=(base if "key" in given else data_dir) / settings.tls.key,
+        client_ca=None if settings.tls.client_ca is None else base / settings.tls.client_ca,
     )
+    auth, oauth = settings.auth, settings.oauth
+    if auth.keytab is not None:
+        auth = msgspec.structs.replace(auth, keytab=base / auth.keytab)
+    if oauth.ca_file is not None:
+        oauth = msgspec.structs.replace(oauth, ca_file=base / oauth.ca_file)
     routes = tuple(
         one if one.password_file is None else msgspec.structs.replace(one, password_file=base / one.password_file)
         for one in settings.routes
@@ -245,7 +253,9 @@ def _with_absolute_paths(settings: Settings, raw: Mapping[str, Any], base: Path)
     outbound = settings.outbound
     if outbound.ca_file is not None:
         outbound = msgspec.structs.replace(outbound, ca_file=base / outbound.ca_file)
-    return msgspec.structs.replace(settings, data_dir=data_dir, tls=tls, routes=routes, outbound=outbound)
+    return msgspec.structs.replace(
+        settings, data_dir=data_dir, tls=tls, routes=routes, outbound=outbound, auth=auth, oauth=oauth
+    )
 
 
 def _check(path: Path, settings: Settings) -> None:
@@ -255,6 +265,9 @@ def _check(path: Path, settings: Settings) -> None:
         raise SetupError(
             f'{path}: postmaster: "{settings.postmaster}" is not an address; write it as "admin@example.org"'
         )
+    for address in settings.administrators:
+        if not re.match(r"[^@\s]+@[^@\s]+\Z", address):
+            raise SetupError(f'{path}: administrators: "{address}" is not an address; write it as "admin@example.org"')
     for network in settings.smtp.bare_newline_exempt:
         try:
             ip_network(network)
@@ -263,6 +276,7 @@ def _check(path: Path, settings: Settings) -> None:
                 f'{path}: smtp.bare_newline_exempt: "{network}" is no network ({error}); write it as "192.0.2.0/24"'
             ) from None
     check_transfer(path, settings)
+    check_sign_in(path, settings.auth, settings.oauth)
     for number, one in enumerate(settings.listeners, 1):
         _check_listener(path, f"listener {number}", one)
     taken: dict[int, list[tuple[str, int]]] = {}

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final, get_args, get_type_hints
 import msgspec
 from msgspec import Meta, Struct, field
 
+from pochta.config.sign_in import Auth, Oauth
 from pochta.config.transfer import Checks, Dns, Outbound, Queue, Route, Sending
 
 KIB: Final = 1024
@@ -94,6 +95,14 @@ class Tls(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     key: Annotated[
         Path, Meta(description="PEM file with its private key, without passphrase; relative to this file.")
     ] = Path("tls/key.pem")
+    client_ca: Annotated[
+        Path | None,
+        Meta(
+            description="PEM file with the authorities that give users certificates. Where users sign in, clients are"
+            " then asked for one, and who shows a mail address in it (subjectAltName) may sign in by EXTERNAL. A"
+            " client that shows a certificate of others is not let in. Relative to this file."
+        ),
+    ] = None
 
 
 class Smtp(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -129,18 +138,6 @@ class Pop3(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = False
 
 
-class Auth(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How users sign in."""
-
-    scram_sha_256: Annotated[
-        bool,
-        Meta(
-            description="Offer SCRAM-SHA-256 where mail is submitted. It knows app passwords only, and programs that"
-            " can do it use it whenever it is offered: turn it on once their users have app passwords."
-        ),
-    ] = False
-
-
 class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What one peer, one worker or the whole server may use."""
 
@@ -153,6 +150,16 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             " providers send (25 to 35 MB). RFC 5321 §4.5.3.1.7: never under 64 KiB.",
         ),
     ] = 50 * MIB
+    imap_message_limit: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1_000_000,
+            description="Messages that one IMAP command touches at most (RFC 9738, MESSAGELIMIT); 0 for no limit, and"
+            " then nothing is said of one. Clients that do not know the extension see the newest messages alone. 1000"
+            " is the least that RFC 9738 §3 recommends.",
+        ),
+    ] = 0
     recipients: Annotated[
         int,
         Meta(
@@ -318,6 +325,13 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             " account or alias of that name exists (RFC 5321 §4.5.1)."
         ),
     ] = None
+    administrators: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Addresses of the accounts that may change what is the server's over IMAP: anybody's quota"
+            " (SETQUOTA), annotations of the server that all see (SETMETADATA)."
+        ),
+    ] = ()
     data_dir: Annotated[Path, Meta(description="Where everything is kept; relative to this file.")] = Path("data")
     workers: Annotated[
         int,
@@ -336,6 +350,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     smtp: Smtp = Smtp()
     pop3: Pop3 = Pop3()
     auth: Auth = Auth()
+    oauth: Oauth = Oauth()
     dns: Dns = Dns()
     checks: Checks = Checks()
     sending: Sending = Sending()

@@ -12,7 +12,7 @@ from typing import Final
 
 from pochta.mime.facts import FactsBuilder, MessageFacts, facts
 from pochta.store.blobs import INLINE_MAX_BYTES, Blobs, BlobWriter, NewBlob
-from pochta.store.messages import NewMessage
+from pochta.store.messages import NewMessage, subject_hash
 
 DERIVED_VERSION: Final = 2  # raise it when the scanner's values change: a background step then makes them anew
 DELIMITERS_INLINE_MAX: Final = 500  # lines that may begin a part: 5 us each; mail has under 50
@@ -164,7 +164,7 @@ def new_message(blob: NewBlob, found: MessageFacts, received_at: int) -> NewMess
         sent_at=found.sent_at,
         sent_day=found.sent_day,
         ref_hashes=_ref_hashes(found.message_id, found.references),
-        subject_hash=_hash(found.base_subject.casefold().encode("utf-8", "replace")),
+        subject_hash=subject_hash(found.base_subject),
         base_subject=_text(found.base_subject),
         from_key=_text(found.from_key),
         to_key=_text(found.to_key),
@@ -174,6 +174,7 @@ def new_message(blob: NewBlob, found: MessageFacts, received_at: int) -> NewMess
         body_structure=found.body_structure,
         header_core=found.header_core,
         derived_version=DERIVED_VERSION,
+        refs=found.ancestry,
     )
 
 

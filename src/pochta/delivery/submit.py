@@ -71,7 +71,7 @@ class Target:
     """One recipient as RCPT named it, and what it stands for: accounts here, addresses elsewhere.
 
     `is_forward`: an alias of ours led elsewhere, so that the sender's own domain would not vouch for us. `role`: of the
-    mailbox that gets it.
+    mailbox that gets it. `detail`: behind `+`, of the account's own address; a mailbox perhaps.
     """
 
     address: str
@@ -81,6 +81,7 @@ class Target:
     notify: Notify = NOT_GIVEN
     is_forward: bool = False
     role: str = "inbox"
+    detail: str | None = None
 
     @property
     def is_expanded(self) -> bool:
@@ -149,7 +150,8 @@ class Submitter:
         now = clock.now_s()
         if envelope.not_before > now:
             return Arrival(trail, (), (self._held(plain, targets),), plain)
-        firsts = tuple({(one.accounts, one.remotes, one.role): one for one in reversed(targets)}.values())[::-1]
+        by_place = {(one.accounts, one.remotes, one.role, one.detail): one for one in reversed(targets)}
+        firsts = tuple(by_place.values())[::-1]
         outgoing = tuple(
             self._outgoing(envelope, path)._replace(recipients=tuple(found.values()))
             for path, found in (await self._elsewhere(envelope, firsts, now)).items()
@@ -239,14 +241,16 @@ class Submitter:
 
 def _here(targets: Sequence[Target]) -> tuple[LocalRecipient, ...]:
     """Who gets it here, the same accounts once; and the aliases that a report of their own is owed for."""
-    found: dict[tuple[int, ...], LocalRecipient] = {}
+    found: dict[tuple[tuple[int, ...], str | None], LocalRecipient] = {}
     expanded: list[LocalRecipient] = []
     for one in targets:
         is_told = Notify.SUCCESS in one.notify
         if one.accounts:
             wants = is_told and not one.is_expanded
-            new = LocalRecipient(one.address, one.accounts, one.original, int(one.notify), wants, one.role)
-            found.setdefault(one.accounts, new)
+            new = LocalRecipient(
+                one.address, one.accounts, one.original, int(one.notify), wants, one.role, detail=one.detail
+            )
+            found.setdefault((one.accounts, one.detail), new)
         if is_told and one.is_expanded:
             expanded.append(LocalRecipient(one.address, (), one.original, int(one.notify), is_expanded=True))
     return (*found.values(), *expanded)
@@ -290,4 +294,5 @@ def resolve(
         if may_relay and error.code is RefusalCode.NOT_LOCAL:
             return Target(str(address), (), (str(address),))
         raise
-    return Target(str(address), found.accounts, found.remotes, is_forward=bool(found.remotes))
+    detail = found.detail if len(found.accounts) == 1 and not found.remotes else None
+    return Target(str(address), found.accounts, found.remotes, is_forward=bool(found.remotes), detail=detail)

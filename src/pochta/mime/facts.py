@@ -3,13 +3,14 @@
 from typing import NamedTuple
 
 from pochta.mime.address import Address
+from pochta.mime.ancestry import ancestry
 from pochta.mime.core import header_core
 from pochta.mime.decode import decode_text
 from pochta.mime.describe import body_structure, envelope_bytes, read_envelope
 from pochta.mime.header import message_id, parse_date, references
 from pochta.mime.parse import COALESCE_BYTES, STEPS_PER_FEED, Part, Scanner
 from pochta.mime.section import has_blank_line
-from pochta.mime.subject import base_subject
+from pochta.mime.subject import base_subject_and_kind
 from pochta.mime.text import preview
 
 # RFC 5321 §4.5.3.1.1 allows local parts of 64 octets; twice that in characters, for lists sorted by a mangled one.
@@ -22,8 +23,8 @@ class MessageFacts(NamedTuple):
     `sent_at` UTC epoch seconds; `sent_day` days since the epoch as the Date header's own zone counts (SENTON and its
     kin, RFC 9051 §6.4.4); both None without a readable date. `from_key`, `to_key`, `cc_key`: casefolded mailbox of the
     first address (RFC 5256 §3), "" without one. `base_subject` keeps its case. `received_count`: Received fields, which
-    tell a message that runs in a circle (RFC 5321 §6.3). `has_opaque_part`: a limit of `parse` was met, some part is
-    not described any further (`Part.is_opaque`).
+    tell a message that runs in a circle (RFC 5321 §6.3). `ancestry`: as that module says. `has_opaque_part`: a limit of
+    `parse` was met, some part is not described any further (`Part.is_opaque`).
     """
 
     size: int
@@ -36,6 +37,7 @@ class MessageFacts(NamedTuple):
     sent_day: int | None
     message_id: bytes | None
     references: tuple[bytes, ...]
+    ancestry: bytes
     base_subject: str
     from_key: str
     to_key: str
@@ -82,6 +84,8 @@ def _facts(root: Part, scanner: Scanner) -> MessageFacts:
     fields = scanner.root_fields
     env = read_envelope(fields)
     sent = parse_date(env.date) if env.date else None
+    subject, is_reply = base_subject_and_kind(env.subject) if env.subject else ("", False)
+    own_id, in_reply_to = env.message_id or b"", env.in_reply_to or b""
     references_value = b""
     for _, name, value in fields:
         if len(name) == 10 and name.lower() == b"references":
@@ -96,9 +100,10 @@ def _facts(root: Part, scanner: Scanner) -> MessageFacts:
         preview(root),
         sent.at if sent else None,
         sent.day if sent else None,
-        message_id(env.message_id) if env.message_id else None,
-        references(references_value, env.in_reply_to or b""),
-        base_subject(env.subject) if env.subject else "",
+        message_id(own_id) if own_id else None,
+        references(references_value, in_reply_to),
+        ancestry(own_id, references_value, in_reply_to, is_reply=is_reply),
+        subject,
         _sort_key(env.from_),
         _sort_key(env.to),
         _sort_key(env.cc),

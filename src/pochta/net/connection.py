@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from pochta import log
 from pochta.errors import LocalProtocolError, PochtaError
+from pochta.net.tls import ServerContext, client_names
 
 if TYPE_CHECKING:
     from pochta.net.accept import Acceptor
@@ -172,6 +173,18 @@ class Connection(asyncio.Protocol):
         """The name of the cipher suite; None in the clear."""
         tls = self._transport.get_extra_info("ssl_object")
         return None if tls is None else tls.cipher()[0]
+
+    @property
+    def client_names(self) -> tuple[str, ...]:
+        """The mail addresses in the verified certificate of the peer; see `tls.client_names`."""
+        return client_names(self._transport.get_extra_info("ssl_object"))
+
+    @property
+    def tls_end_point(self) -> bytes | None:
+        """What stands for our certificate in channel bindings; None in the clear, or where nothing does."""
+        tls = self._transport.get_extra_info("ssl_object")
+        context = None if tls is None else tls.context
+        return context.end_point if isinstance(context, ServerContext) else None
 
     def write(self, data: bytes) -> None:
         """Send `data` after what was written before; to a lost or closing connection: nothing."""

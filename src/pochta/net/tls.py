@@ -5,10 +5,12 @@ Refuses to know which listener uses what. A private key is written so that only 
 """
 
 import asyncio.sslproto
+import hashlib
 import os
 import pwd
 import ssl
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
@@ -74,10 +76,24 @@ def _write_new(path: Path, data: bytes, mode: int) -> None:
         raise SetupError(f"{path}: cannot be written ({error.strerror}); check the folder's permissions") from None
 
 
-def server_context(certificate: Path, key: Path, *, shown_as: tuple[Path, Path] | None = None) -> ssl.SSLContext:
+class ServerContext(ssl.SSLContext):
+    """A server's context, which remembers the certificate it shows."""
+
+    certificate_pem = ""
+
+    @cached_property
+    def end_point(self) -> bytes | None:
+        """What channel bindings call the certificate; see `end_point`."""
+        return end_point(self.certificate_pem)
+
+
+def server_context(
+    certificate: Path, key: Path, *, shown_as: tuple[Path, Path] | None = None, client_ca: Path | None = None
+) -> ServerContext:
     """A server's context with this certificate chain and key; TLS 1.2 and above.
 
-    `shown_as`: the files that errors name, where these two are copies of them.
+    `shown_as`: the files that errors name, where these two are copies of them. `client_ca`: clients are asked for a
+    certificate of these; one who shows another is not let in, one who shows none is.
     Raises: SetupError, one line, when a file cannot be read, is not PEM, or the two do not belong together.
     """
     for path in (certificate, key):
@@ -91,7 +107,7 @@ def server_context(certificate: Path, key: Path, *, shown_as: tuple[Path, Path] 
         # Without a callback OpenSSL would ask on the terminal, and a service would wait there for ever.
         raise SetupError(f"tls.key: {key_name} is locked by a passphrase; remove it with `openssl pkey`")
 
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context = ServerContext(ssl.PROTOCOL_TLS_SERVER)
     # RFC 8996 §4, §5: TLS 1.0 and 1.1 are not negotiated. RFC 8314 §4.1 asks mail servers for 1.2 or above.
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE | ssl.OP_NO_RENEGOTIATION
@@ -106,7 +122,59 @@ def server_context(certificate: Path, key: Path, *, shown_as: tuple[Path, Path] 
             f"tls.certificate, tls.key: {certificate_name}, {key_name}: not certificate and key in PEM"
             f" ({error.reason or 'unreadable'}); check both files"
         ) from None
+    context.certificate_pem = certificate.read_text("latin-1")
+    if client_ca is not None:
+        _ask_for_certificates(context, client_ca)
     return context
+
+
+def _ask_for_certificates(context: ssl.SSLContext, client_ca: Path) -> None:
+    try:
+        context.load_verify_locations(client_ca)
+    except OSError as error:  # SSLError is one
+        if isinstance(error, ssl.SSLError):
+            raise SetupError(f"tls.client_ca: {client_ca} holds no certificates in PEM; check the file") from None
+        raise _unreadable(client_ca, error) from None
+    # Optional: passwords go on to work. OpenSSL wants certificates for clients (RFC 5280 §4.2.1.12) by itself.
+    context.verify_mode = ssl.CERT_OPTIONAL
+
+
+def end_point(pem: str) -> bytes | None:
+    """The tls-server-end-point of the first certificate in a PEM file: a hash of it, by the hash it is signed with.
+
+    None for signatures without a hash of their own (Ed25519), for which nothing is defined.
+    Source: RFC 5929 §4.1.
+    """
+    from cryptography import x509  # late, as above
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives import serialization
+
+    try:
+        found = x509.load_pem_x509_certificate(pem.encode("latin-1"))
+        algorithm = found.signature_hash_algorithm
+    except (ValueError, UnsupportedAlgorithm):
+        return None  # OpenSSL has read it, and this library cannot
+    if algorithm is None:
+        return None
+    # RFC 5929 §4.1: SHA-256 in place of MD5 and SHA-1
+    name = "sha256" if algorithm.name in ("md5", "sha1") else algorithm.name
+    return hashlib.new(name, found.public_bytes(serialization.Encoding.DER)).digest()
+
+
+def client_names(tls: ssl.SSLObject | None) -> tuple[str, ...]:
+    """The mail addresses in the certificate that a client has shown and OpenSSL has verified.
+
+    A session that is resumed keeps its certificate, whose time may have passed meanwhile: then there are none.
+    Source: RFC 5280 §4.2.1.6 (rfc822Name).
+    """
+    shown = None if tls is None else tls.getpeercert()
+    if not shown:
+        return ()
+    not_after = shown.get("notAfter")
+    if not isinstance(not_after, str) or clock.now_s() >= ssl.cert_time_to_seconds(not_after):
+        return ()
+    names = shown.get("subjectAltName", ())
+    return tuple(one[1] for one in names if isinstance(one, tuple) and len(one) == 2 and one[0] == "email")
 
 
 def _unreadable(path: Path, error: OSError) -> SetupError:
@@ -131,12 +199,13 @@ class LiveContext:
     error. Connections past their handshake, and tickets of sessions to be resumed, stay as they are.
     """
 
-    __slots__ = ("_newest", "context")
+    __slots__ = ("_client_ca", "_newest", "context")
 
-    def __init__(self, certificate: Path, key: Path) -> None:
+    def __init__(self, certificate: Path, key: Path, *, client_ca: Path | None = None) -> None:
         """Raises: SetupError, as `server_context`."""
-        self._newest = server_context(certificate, key)
-        self.context = server_context(certificate, key)
+        self._client_ca = client_ca
+        self._newest = server_context(certificate, key, client_ca=client_ca)
+        self.context = server_context(certificate, key, client_ca=client_ca)
         self.context.sni_callback = self._hand_on
 
     def _hand_on(self, handshake: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
@@ -147,7 +216,7 @@ class LiveContext:
 
         Raises: SetupError, as `server_context`; the pair before stays.
         """
-        self._newest = server_context(certificate, key)
+        self._newest = server_context(certificate, key, client_ca=self._client_ca)
 
 
 def copy_pair(certificate: Path, key: Path) -> tuple[int, int]:

@@ -6,9 +6,10 @@ number of candidate keys whether the proof was made with them (`is_proven_by`); 
 (`server_final`). An account may have several passwords, as long as they share salt and iteration count.
 
 Decides whether messages are well formed and belong together; refuses to know who is who, where keys are kept, and what
-a failure is called. Channel binding is not offered: `SCRAM-SHA-256-PLUS` is another mechanism.
+a failure is called. Channel binding (`SCRAM-SHA-256-PLUS`) is of one kind, tls-server-end-point; the caller hands in
+the octets that stand for the connection.
 
-Source: RFC 5802, RFC 7677.
+Source: RFC 5802, RFC 7677, RFC 5929 §4.
 """
 
 import hashlib
@@ -21,6 +22,8 @@ from typing import Final, NamedTuple
 from pochta.errors import LocalProtocolError, RemoteProtocolError
 
 MECHANISM: Final = "SCRAM-SHA-256"
+PLUS: Final = "SCRAM-SHA-256-PLUS"
+BINDING: Final = b"tls-server-end-point"
 HASH: Final = "sha256"
 KEY_BYTES: Final = 32
 MIN_ITERATIONS: Final = 4096  # RFC 7677 §3
@@ -66,10 +69,12 @@ class ClientFirst:
     bare: bytes
 
 
-def parse_client_first(message: bytes) -> ClientFirst:
+def parse_client_first(message: bytes, *, is_plus: bool = False, offers_plus: bool = False) -> ClientFirst:
     """The client's first message, read.
 
-    Raises: RemoteProtocolError for another shape, too much of it, a mandatory extension or channel binding.
+    `is_plus`: the client chose the mechanism that binds. `offers_plus`: it could have.
+    Raises: RemoteProtocolError for another shape, too much of it, a mandatory extension, channel binding where there is
+    none, another kind of it or none where it is due.
     Source: RFC 5802 §7.
     """
     match = _CLIENT_FIRST.fullmatch(message) if len(message) <= MAX_MESSAGE_BYTES else None
@@ -80,8 +85,13 @@ def parse_client_first(message: bytes) -> ClientFirst:
         raise RemoteProtocolError("malformed SCRAM message")
     gs2_header, flag, authzid, bare, username, nonce = match.groups()
     # RFC 5802 §6: channel binding that is not supported fails; "y" says that the client knows we have none
-    if flag.startswith(b"p"):
+    if flag.startswith(b"p") and not is_plus:
         raise RemoteProtocolError("channel binding is not supported")
+    if is_plus and flag != b"p=" + BINDING:
+        raise RemoteProtocolError("tls-server-end-point is the channel binding here")
+    # RFC 5802 §6: a client that can bind and did not see that we can was shown another list than ours
+    if flag == b"y" and offers_plus:
+        raise RemoteProtocolError("channel binding was offered")
     if len(nonce) > MAX_NONCE_BYTES:
         raise RemoteProtocolError("SCRAM nonce is too long")
     return ClientFirst(gs2_header, _decoded(authzid or b""), _decoded(username), nonce, bare)
@@ -95,12 +105,18 @@ def _decoded(saslname: bytes) -> str:
 
 
 class ServerExchange:
-    """One exchange after the client's first message. `server_nonce`: printable without comma, new for each exchange."""
+    """One exchange after the client's first message. `server_nonce`: printable without comma, new for each exchange.
 
-    __slots__ = ("_auth_message", "_first", "_nonce", "_proof", "challenge")
+    `binding`: what stands for the TLS connection, where the first message asked for it.
+    """
 
-    def __init__(self, first: ClientFirst, *, server_nonce: bytes, salt: bytes, iterations: int) -> None:
+    __slots__ = ("_auth_message", "_binding", "_first", "_nonce", "_proof", "challenge")
+
+    def __init__(
+        self, first: ClientFirst, *, server_nonce: bytes, salt: bytes, iterations: int, binding: bytes = b""
+    ) -> None:
         self._first = first
+        self._binding = binding
         self._nonce = first.nonce + server_nonce
         self._proof = b""
         self._auth_message = b""
@@ -117,8 +133,8 @@ class ServerExchange:
         if match is None:
             raise RemoteProtocolError("malformed SCRAM message")
         without_proof, channel_binding, nonce, proof = match.groups()
-        # RFC 5802 §6: "c=" is always checked; without channel binding it holds the header of the first message
-        if channel_binding != _base64(self._first.gs2_header):
+        # RFC 5802 §6: "c=" is always checked; it holds the header of the first message, and what stands for the channel
+        if channel_binding != _base64(self._first.gs2_header + self._binding):
             raise RemoteProtocolError("SCRAM channel binding does not match")
         # RFC 5802 §5.1: the nonce is the one the server sent
         if nonce != self._nonce:

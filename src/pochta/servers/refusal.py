@@ -46,6 +46,7 @@ REFUSALS: Final[dict[RefusalCode, Answers]] = {
     RefusalCode.NO_SUCH_DOMAIN: Answers((550, "5.1.2"), _no(b"NONEXISTENT"), b""),
     RefusalCode.NOT_LOCAL: Answers((550, "5.7.1"), _no(b"CANNOT"), b""),
     RefusalCode.HAS_CHILDREN: Answers((550, "5.0.0"), _no(b"HASCHILDREN"), b""),
+    RefusalCode.USE_TAKEN: Answers((550, "5.0.0"), _no(b"USEATTR"), b""),
     RefusalCode.IN_USE: Answers((450, "4.2.1"), _no(b"INUSE"), b"IN-USE"),
     RefusalCode.CANNOT: Answers((550, "5.0.0"), _no(b"CANNOT"), b""),
     RefusalCode.EXPUNGED: Answers((550, "5.0.0"), _no(b"EXPUNGEISSUED"), b""),

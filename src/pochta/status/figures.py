@@ -36,6 +36,14 @@ class LoopLagFigures(Struct, frozen=True, kw_only=True):
     breaches: int
 
 
+class IndexLagFigures(Struct, frozen=True):
+    """How far the text index is behind: accounts, at most so many messages, how long the longest of them waits."""
+
+    accounts: int
+    messages: int
+    seconds: float
+
+
 class WorkerFigures(Struct, frozen=True, kw_only=True):
     """One worker's answer on its status socket. `connections` is by protocol, open now; `counters` since the start.
 
@@ -50,7 +58,7 @@ class WorkerFigures(Struct, frozen=True, kw_only=True):
     counters: dict[str, int]
     lane: LaneFigures
     loop_lag: LoopLagFigures
-    index_lag: None  # there is no text index yet
+    index_lag: IndexLagFigures | None  # of the worker that feeds the index
     wal_bytes: int
     free_disk_bytes: int
     min_free_bytes: int
@@ -71,7 +79,7 @@ class ServerFigures(Struct, frozen=True, kw_only=True):
     counters: dict[str, int]
     lane: LaneFigures
     loop_lag: LoopLagFigures
-    index_lag: None
+    index_lag: IndexLagFigures | None  # None: no worker feeds it now
     wal_bytes: int
     free_disk_bytes: int
     min_free_bytes: int
@@ -119,7 +127,7 @@ def together(workers: Sequence[WorkerFigures]) -> ServerFigures | None:
             worst_ms=max(one.loop_lag.worst_ms for one in workers),
             breaches=sum(one.loop_lag.breaches for one in workers),
         ),
-        index_lag=None,
+        index_lag=next((one.index_lag for one in workers if one.index_lag is not None), None),
         wal_bytes=max(one.wal_bytes for one in workers),
         free_disk_bytes=min(one.free_disk_bytes for one in workers),
         min_free_bytes=workers[0].min_free_bytes,

@@ -8,7 +8,7 @@ import asyncio
 import os
 import shutil
 import socket
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +19,14 @@ import msgspec
 from pochta import clock
 from pochta.net.accept import Acceptor
 from pochta.net.listen import BoundListener
-from pochta.status.figures import LaneFigures, ListenerFigures, LoopLagFigures, WorkerFigures, percentile
+from pochta.status.figures import (
+    IndexLagFigures,
+    LaneFigures,
+    ListenerFigures,
+    LoopLagFigures,
+    WorkerFigures,
+    percentile,
+)
 from pochta.store import leases, outbox, sqlite
 from pochta.store.store import Store
 
@@ -55,6 +62,7 @@ class Sources:
     spool: _Kept
     counters: Mapping[str, int]
     loop_lag: _Lag
+    index_lag: Callable[[], IndexLagFigures | None]
     ports: Sequence[tuple[BoundListener, Acceptor]]
     started_s: float = field(default_factory=clock.monotonic_s)
 
@@ -82,7 +90,7 @@ async def measure(sources: Sources, listeners: tuple[ListenerFigures, ...]) -> W
             hold_p99_ms=_milliseconds(percentile(holds_s, 99)),
         ),
         loop_lag=LoopLagFigures(worst_ms=round(sources.loop_lag.worst_s * 1000, 3), breaches=sources.loop_lag.breaches),
-        index_lag=None,
+        index_lag=sources.index_lag(),
         wal_bytes=_size(Path(f"{store.data_dir / sqlite.DATABASE_NAME}-wal")),
         free_disk_bytes=shutil.disk_usage(store.data_dir).free,
         min_free_bytes=sources.min_free_bytes,

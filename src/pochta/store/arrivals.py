@@ -33,6 +33,7 @@ class LocalRecipient(NamedTuple):
     wants_success: bool = False
     role: str = "inbox"
     is_expanded: bool = False
+    detail: str | None = None  # behind `+` of the address: a mailbox, if the sender may post there
 
 
 class Arrival(NamedTuple):
@@ -99,13 +100,19 @@ def accept(tx: Tx, arrival: Arrival, new: NewMessage, now: int, trail_id: int | 
 def _place(tx: Tx, arrival: Arrival, blob_id: int, new: NewMessage) -> dict[str, str]:
     """Put the message into the mailboxes; the addresses that it could not be placed for, and what is said of them."""
     roles: dict[int, str] = {}
+    details: dict[int, list[str | None]] = {}
     for one in arrival.locals:
         for account_id in one.account_ids:
             roles.setdefault(account_id, one.role)
+            details.setdefault(account_id, []).append(one.detail)
+    poster_id = arrival.envelope.account_id
     failed: dict[int, Refusal] = {}
     for account_id in sorted(roles):  # as `messages.deliver`: in one order, never in a circle
         try:
-            messages.deliver_to(tx, account_id, blob_id, new, role=roles[account_id])
+            where = details[account_id]
+            messages.deliver_to(
+                tx, account_id, blob_id, new, role=roles[account_id], details=where, poster_id=poster_id
+            )
         except Refusal as error:
             if error.code not in (RefusalCode.OVER_QUOTA, RefusalCode.NOT_FOUND):
                 raise

@@ -21,7 +21,12 @@ class Kind(IntEnum):
     FLAGS = 2
     REMOVED = 3
     MAILBOX = 4  # the mailbox itself: made, renamed, removed; no uids
+    ANNOTATED = 5  # its annotations; in place of uids `encode_entries`
 
+
+ACCOUNT: Final = 0  # mailbox_id of what is no mailbox's: subscriptions, annotations of the server, rights elsewhere
+EVERYBODY: Final = 0  # in place of an account: what concerns all of them
+_SERVER_CHANGES: Final = "server_changes"  # in `meta`: rises with each change that concerns all accounts
 
 UIDS_PER_STEP: Final = 1000  # what one lane function touches at the most: 0.6 ms where flags change
 SCANNED_MAX: Final = 50_000  # rows of the account looked at for those of one mailbox: 4 ms
@@ -46,10 +51,13 @@ def next_mod_seq(tx: Tx, account_id: int) -> int:
 
 
 def mod_seqs(tx: Tx, account_ids: Iterable[int]) -> dict[int, int]:
-    """The last mod_seq of each of the accounts that exist. One statement each."""
+    """The last mod_seq of each of the accounts that exist, and of EVERYBODY. One statement each."""
     found: dict[int, int] = {}
     for account_id in account_ids:
-        row = tx.row("SELECT mod_seq FROM account WHERE id = ?", (account_id,))
+        if account_id == EVERYBODY:
+            row = tx.row("SELECT coalesce(max(number), 0) FROM meta WHERE name = ?", (_SERVER_CHANGES,))
+        else:
+            row = tx.row("SELECT mod_seq FROM account WHERE id = ?", (account_id,))
         if row is not None:
             found[account_id] = row[0]
     return found
@@ -70,6 +78,42 @@ def record(tx: Tx, account_id: int, mod_seq: int, mailbox_id: int, kind: Kind, u
         "INSERT INTO change (account_id, mod_seq, mailbox_id, kind, uids, at) VALUES (?, ?, ?, ?, ?, ?)",
         (account_id, mod_seq, mailbox_id, int(kind), uids, now),
     )
+
+
+def record_once(tx: Tx, account_id: int, mod_seq: int, mailbox_id: int, kind: Kind, *, now: int) -> None:
+    """As `record` without uids, where this transaction may have logged the same already."""
+    tx.run(
+        "INSERT INTO change (account_id, mod_seq, mailbox_id, kind, uids, at) VALUES (?, ?, ?, ?, '', ?)"
+        " ON CONFLICT DO NOTHING",
+        (account_id, mod_seq, mailbox_id, int(kind), now),
+    )
+
+
+def record_of_account(tx: Tx, account_id: int, *, now: int) -> None:
+    """Log that something has changed that no mailbox of the account shows; nothing for an account that was removed."""
+    if tx.row("SELECT 1 FROM account WHERE id = ? AND removed_at IS NULL", (account_id,)) is None:
+        return
+    mod_seq = next_mod_seq(tx, account_id)
+    record(tx, account_id, mod_seq, ACCOUNT, Kind.MAILBOX, "", now=now)
+    tx.hint(account_id, mod_seq)
+
+
+def announce_to_everybody(tx: Tx) -> None:
+    """Tell that something has changed that concerns all accounts. One statement."""
+    sql = "INSERT INTO meta (name, number) VALUES (?, 1) ON CONFLICT (name) DO UPDATE SET number = meta.number + 1"
+    tx.run(sql, (_SERVER_CHANGES,))
+    tx.hint(EVERYBODY, 0)
+
+
+def encode_entries(reader_id: int, entries: Iterable[str]) -> str:
+    """Names of annotations, as a row of the log holds them; the private ones are the reader's."""
+    return "\n".join([str(reader_id), *entries])
+
+
+def decode_entries(text: str) -> tuple[int, list[str]]:
+    """What `encode_entries` wrote."""
+    reader_id, *entries = text.split("\n")
+    return int(reader_id), entries
 
 
 def encode_ranges(uids: Sequence[int]) -> str:
@@ -151,3 +195,41 @@ def since(tx: Tx, account_id: int, mailbox_id: int, mod_seq: int, *, limit: int)
         (account_id, mod_seq, mailbox_id, limit + 1),
     )
     return None if len(rows) > limit else [(kind, uids) for kind, uids in rows]
+
+
+def since_of_account(
+    tx: Tx, account_id: int, mod_seq: int, *, limit: int
+) -> tuple[list[tuple[int, int, int, str]], bool] | None:
+    """(mod_seq, mailbox_id, kind, entries) of the account's changes after `mod_seq`, oldest first; whether it has more.
+
+    All rows of one mod_seq come together, so that there may be a few more than `limit`. None when the log does not
+    reach back. Three statements.
+    """
+    floor = tx.row("SELECT log_floor_mod_seq FROM account WHERE id = ?", (account_id,))
+    if floor is None or floor[0] > mod_seq:
+        return None
+    args = (account_id, mod_seq)
+    far = tx.row(
+        "SELECT mod_seq FROM change WHERE account_id = ? AND mod_seq > ? ORDER BY mod_seq LIMIT 1 OFFSET ?",
+        (*args, limit),
+    )
+    rows = tx.rows(
+        "SELECT mod_seq, mailbox_id, kind, CASE WHEN kind = ? THEN uids ELSE '' END FROM change"
+        f" WHERE account_id = ? AND mod_seq > ?{'' if far is None else ' AND mod_seq <= ?'} ORDER BY mod_seq, mailbox_id",
+        (int(Kind.ANNOTATED), *args, *(() if far is None else (far[0],))),
+    )
+    return [(row[0], row[1], row[2], row[3]) for row in rows], far is not None
+
+
+def named_by(
+    tx: Tx, account_id: int, mailbox_id: int, kind: Kind, mod_seqs: Iterable[int]
+) -> list[UidRange]:
+    """The uids that the changes with these numbers name. One statement each."""
+    found: list[UidRange] = []
+    for mod_seq in mod_seqs:
+        row = tx.row(
+            "SELECT uids FROM change WHERE account_id = ? AND mod_seq = ? AND mailbox_id = ? AND kind = ?",
+            (account_id, mod_seq, mailbox_id, int(kind)),
+        )
+        found += [] if row is None else decode_ranges(row[0])
+    return merge_ranges(found)

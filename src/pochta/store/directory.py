@@ -38,7 +38,10 @@ class Domain(NamedTuple):
 
 
 class Account(NamedTuple):
-    """An account, without its credential. `quota_bytes` 0 is none; `sending_stopped` why it may send nothing."""
+    """An account, without its credential. A quota of 0 is none; `sending_stopped` why it may send nothing.
+
+    `is_shared`: nobody signs in; its mailboxes stand below `Shared/` of those who have rights to them.
+    """
 
     id: int
     address: str
@@ -51,6 +54,9 @@ class Account(NamedTuple):
     generation: int
     created_at: int
     sending_stopped: str | None
+    quota_messages: int
+    quota_mailboxes: int
+    is_shared: bool
 
 
 class Alias(NamedTuple):
@@ -182,14 +188,13 @@ def remove_some_of_domain(tx: Tx, name: str, now: int) -> int:
 
 _ACCOUNT: Final = (
     "SELECT account.id, address, domain.name, local_part, is_enabled, quota_bytes, used_bytes, message_count,"
-    " credential_generation, account.created_at, sending_stopped FROM account"
-    " JOIN domain ON domain.id = account.domain_id"
+    " credential_generation, account.created_at, sending_stopped, quota_messages, quota_mailboxes, is_shared"
+    " FROM account JOIN domain ON domain.id = account.domain_id"
 )
 
 
 def _account(row: Row) -> Account:
-    id, address, domain, local_part, is_enabled, *rest = row
-    return Account(id, address, domain, local_part, bool(is_enabled), *rest)
+    return Account._make((*row[:4], bool(row[4]), *row[5:-1], bool(row[-1])))
 
 
 def add_account(tx: Tx, domain: str, local_part: str, address: str, credential: str, quota_bytes: int, now: int) -> int:
@@ -290,6 +295,26 @@ def set_quota(tx: Tx, domain: str, local_part: str, quota_bytes: int) -> None:
         Refusal: NO_SUCH_USER.
     """
     _change(tx, domain, local_part, "quota_bytes = ?", quota_bytes)
+
+
+def set_limits(tx: Tx, domain: str, local_part: str, messages: int | None, mailboxes: int | None) -> None:
+    """Bound how many messages and mailboxes the account may keep; 0: no bound, None: as it is.
+
+    Raises:
+        Refusal: NO_SUCH_USER.
+    """
+    for column, number in (("quota_messages", messages), ("quota_mailboxes", mailboxes)):
+        if number is not None:
+            _change(tx, domain, local_part, f"{column} = ?", number)
+
+
+def set_shared(tx: Tx, domain: str, local_part: str, is_shared: bool) -> None:
+    """Let the account's mailboxes stand below `Shared/` of others, or below `Other Users/` again.
+
+    Raises:
+        Refusal: NO_SUCH_USER.
+    """
+    _change(tx, domain, local_part, "is_shared = ?", int(is_shared))
 
 
 def set_enabled(tx: Tx, domain: str, local_part: str, is_enabled: bool) -> None:
@@ -461,12 +486,13 @@ def sign_in(tx: Tx, local_part: str, domain: str | None) -> SignIn | None:
 
 
 def accounts_over_quota(tx: Tx, account_ids: tuple[int, ...], size: int) -> list[int]:
-    """Those of the accounts that have no room for `size` more bytes. One statement for each."""
+    """Those of the accounts that have no room for a message of `size` bytes. One statement for each."""
     return [
         account_id
         for account_id in account_ids
         if tx.row(
-            "SELECT 1 FROM account WHERE id = ? AND quota_bytes > 0 AND used_bytes + ? > quota_bytes",
+            "SELECT 1 FROM account WHERE id = ? AND (quota_bytes > 0 AND used_bytes + ? > quota_bytes"
+            " OR quota_messages > 0 AND message_count + 1 > quota_messages)",
             (account_id, size),
         )
     ]

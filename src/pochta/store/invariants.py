@@ -167,6 +167,28 @@ _ACCOUNT_RULES: Final = (
         " AND p.mailbox_id = k.mailbox_id AND p.uid = k.uid WHERE k.account_id = ? AND p.uid IS NULL",
     ),
     Rule(
+        "a list of rights, or an annotation, belongs to a mailbox that does not exist",
+        _MAILBOX,
+        "SELECT k.mailbox_id FROM (SELECT account_id, mailbox_id FROM mailbox_right UNION SELECT account_id,"
+        " mailbox_id FROM annotation WHERE mailbox_id > 0) k LEFT JOIN mailbox m ON m.account_id = k.account_id"
+        " AND m.id = k.mailbox_id AND m.removed_at IS NULL WHERE k.account_id = ? AND m.id IS NULL",
+        remedy="nothing; nobody has them",
+        since=4,
+    ),
+    Rule(
+        "a list of rights names its owner, an account that does not exist, or no right",
+        "mailbox {0} reader {1}",
+        "SELECT mailbox_id, reader_id FROM mailbox_right WHERE account_id = ? AND (reader_id = account_id"
+        " OR granted || denied = '' OR (reader_id <> 0 AND reader_id NOT IN (SELECT id FROM account)))",
+        since=4,
+    ),
+    Rule(
+        "what a reader saw is noted for the owner, or for an account that does not exist",
+        "mailbox {0} reader {1}",
+        "SELECT DISTINCT mailbox_id, reader_id FROM reader_seen WHERE account_id = ? AND (reader_id = account_id"
+        " OR reader_id NOT IN (SELECT id FROM account))",
+    ),
+    Rule(
         "nothing refers to the message any more",
         "message {0}",
         "SELECT id FROM message WHERE account_id = ? AND id NOT IN (SELECT message_id FROM placement"
@@ -184,6 +206,7 @@ _OF_ACCOUNTS: Final = {
     ),
     2: ("app_password", "sign_in_success"),
     3: ("sending", "correspondent"),
+    4: ("mailbox_right",),
 }
 
 # INV-9: whoever was accepted is in one state, somebody looks at it in time, and its way can be told.
@@ -311,6 +334,13 @@ _SHARED_RULES: Final = (
         HARMLESS,
         since=3,
     ),
+    Rule(
+        "an annotation belongs to an account that does not exist",
+        "account {0} reader {1}",
+        "SELECT DISTINCT account_id, reader_id FROM annotation WHERE (account_id <> 0 AND account_id NOT IN"
+        " (SELECT id FROM account)) OR (reader_id <> 0 AND reader_id NOT IN (SELECT id FROM account))",
+        since=4,
+    ),
     *_QUEUE_RULES,
     *(
         Rule(
@@ -403,6 +433,8 @@ def _read_log(tx: Tx, account_id: int, floor: int) -> tuple[dict[tuple[int, int,
         "SELECT mailbox_id, mod_seq, kind, uids FROM change WHERE account_id = ? AND mod_seq > ?", (account_id, floor)
     )
     for mailbox_id, mod_seq, kind, text in rows:
+        if kind == Kind.ANNOTATED:
+            continue  # names, no uids
         ranges = _decode(text)
         is_lawful = kind in tuple(Kind) and ranges is not None and (kind == Kind.MAILBOX) == (not ranges)
         if not is_lawful or (ranges and ranges[-1][1] >= uid_next.get(mailbox_id, messages.UID_LIMIT + 1)):

@@ -13,8 +13,9 @@ raises leaves no trace; a COMMIT that fails fails the whole group.
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -29,11 +30,14 @@ GROUP_SIZE: Final = 256
 QUEUE_LIMIT: Final = 10_000  # one waiting write for each of the default number of connections
 HOLD_SAMPLES: Final = 1024  # of lane hold times, for `pochta status`
 
+# Who is to know which changes its own writes have made, before anybody hears of them: set in the task that writes
+on_caused: Final[ContextVar[Callable[[Sequence[Hint]], None] | None]] = ContextVar("on_caused", default=None)
+
 
 class Waiting:
     """One queued write and the future its caller awaits."""
 
-    __slots__ = ("args", "fn", "future", "in_thread", "is_durable")
+    __slots__ = ("args", "fn", "future", "hints", "in_thread", "is_durable", "on_caused")
 
     def __init__(
         self,
@@ -49,6 +53,13 @@ class Waiting:
         self.is_durable = is_durable
         self.in_thread = in_thread
         self.future = future
+        self.on_caused = on_caused.get()
+        self.hints: Sequence[Hint] = ()
+
+    def tell_cause(self) -> None:
+        """Say what was changed to whoever asked for it."""
+        if self.on_caused is not None and self.hints:
+            self.on_caused(self.hints)
 
 
 @dataclass(slots=True)
@@ -158,6 +169,8 @@ class Lane:
             return
         self.figures.commits += 1
         self.figures.writes += len(done)
+        for waiting, _ in done:
+            waiting.tell_cause()
         if tx.hints:
             self._on_hints(tx.hints)
         if done and not is_durable:
@@ -182,6 +195,8 @@ class Lane:
             return
         self.figures.commits += 1
         self.figures.writes += 1
+        waiting.hints = tx.hints
+        waiting.tell_cause()
         self._on_hints(tx.hints)
         if not waiting.future.done():
             waiting.future.set_result(result)
@@ -218,6 +233,7 @@ class Lane:
                     execute("ROLLBACK TO item")
                     execute("RELEASE item")
             else:
+                waiting.hints = tx.hints[hints_before:]
                 done.append((waiting, result))
             if clock.monotonic_s() >= until:
                 return

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from pochta.errors import Refusal, RefusalCode
-from pochta.store import changes
+from pochta.store import annotations, changes, rights
 from pochta.store.tx import Tx
 
 DELIMITER: Final = "/"
@@ -46,12 +46,13 @@ class Mailbox(NamedTuple):
     deleted_count: int
     total_bytes: int
     mod_seq: int
+    is_noselect: bool  # a name with others below it that holds no messages
     has_children: bool
 
 
 _COLUMNS: Final = (
     "id, parent_id, name, role, uid_validity, uid_next, recent_uid, message_count, unseen_count, deleted_count,"
-    " total_bytes, mod_seq"
+    " total_bytes, mod_seq, is_noselect"
 )
 
 
@@ -92,7 +93,7 @@ def list_all(tx: Tx, account_id: int) -> list[Mailbox]:
         while parent_id != ROOT and parent_id in names:
             parent_id, name = names[parent_id]
             path = name + DELIMITER + path
-        found.append(Mailbox._make((row[0], path, *row[3:], row[0] in parents)))
+        found.append(Mailbox._make((row[0], path, *row[3:-1], bool(row[-1]), row[0] in parents)))
     found.sort(key=lambda mailbox: (mailbox.role != "inbox", mailbox.path))
     return found
 
@@ -104,7 +105,7 @@ def find(tx: Tx, account_id: int, path: str) -> Mailbox:
         Refusal: NOT_FOUND, or INVALID_NAME.
     """
     names = split_path(path)
-    mailbox_id = _find_id(tx, account_id, names)
+    mailbox_id = id_of(tx, account_id, names)
     if mailbox_id is None:
         raise Refusal(RefusalCode.NOT_FOUND, "No such mailbox")
     row = tx.row(f"SELECT {_COLUMNS} FROM mailbox WHERE account_id = ? AND id = ?", (account_id, mailbox_id))
@@ -112,7 +113,17 @@ def find(tx: Tx, account_id: int, path: str) -> Mailbox:
     child = tx.row(
         "SELECT 1 FROM mailbox WHERE account_id = ? AND parent_id = ? AND name IS NOT NULL", (account_id, mailbox_id)
     )
-    return Mailbox._make((row[0], DELIMITER.join(names), *row[3:], child is not None))
+    return Mailbox._make((row[0], DELIMITER.join(names), *row[3:-1], bool(row[-1]), child is not None))
+
+
+def by_id(tx: Tx, account_id: int, mailbox_id: int, path: str) -> Mailbox | None:
+    """The mailbox as its row tells it now, under a path that the caller knows; None when it is gone. One statement.
+
+    `has_children` is not looked at.
+    """
+    sql = f"SELECT {_COLUMNS} FROM mailbox WHERE account_id = ? AND id = ? AND name IS NOT NULL"
+    row = tx.row(sql, (account_id, mailbox_id))
+    return None if row is None else Mailbox._make((row[0], path, *row[3:-1], bool(row[-1]), False))
 
 
 def find_inbox(tx: Tx, account_id: int) -> int:
@@ -138,7 +149,13 @@ def find_role(tx: Tx, account_id: int, role: str) -> int:
     return find_inbox(tx, account_id) if row is None else int(row[0])
 
 
-def _find_id(tx: Tx, account_id: int, names: Iterable[str]) -> int | None:
+def has_top(tx: Tx, account_id: int, name: str) -> bool:
+    """Whether the account has a mailbox of that name at the top. One statement."""
+    return _child_id(tx, account_id, ROOT, name) is not None
+
+
+def id_of(tx: Tx, account_id: int, names: Iterable[str]) -> int | None:
+    """The id of the mailbox of these names, as `split_path` gives them; None when there is none. One each."""
     mailbox_id = ROOT
     for name in names:
         child_id = _child_id(tx, account_id, mailbox_id, name)
@@ -160,23 +177,38 @@ def add_first(tx: Tx, account_id: int, now: int) -> None:
     mod_seq = changes.next_mod_seq(tx, account_id)
     for path, role in FIRST_MAILBOXES:
         _insert(tx, account_id, ROOT, path, role, mod_seq, now)
-        subscribe(tx, account_id, path)
+        _put_on_list(tx, account_id, path)
 
 
-def create(tx: Tx, account_id: int, path: str, now: int) -> int:
-    """Make the mailbox and every level that is missing above it; its id.
+def create(tx: Tx, account_id: int, path: str, now: int, role: str | None = None) -> int:
+    """Make the mailbox and every level that is missing above it; its id. A name that holds no messages will hold them.
 
     Raises:
-        Refusal: EXISTS, INVALID_NAME or LIMIT.
+        Refusal: EXISTS, INVALID_NAME or LIMIT; USE_TAKEN, another mailbox has that `role`.
     """
     # RFC 3501 §6.3.3: a trailing delimiter says that names below will follow; it is no part of the name
     names = split_path(path.removesuffix(DELIMITER))
-    if _find_id(tx, account_id, names) is not None:
+    mailbox_id = id_of(tx, account_id, names)
+    if mailbox_id is not None and not _is_noselect(tx, account_id, mailbox_id):
         raise Refusal(RefusalCode.EXISTS, "A mailbox of that name exists")
+    if role is not None and tx.row("SELECT 1 FROM mailbox WHERE account_id = ? AND role = ?", (account_id, role)):
+        raise Refusal(RefusalCode.USE_TAKEN, "Another mailbox has that use")
     mod_seq = changes.next_mod_seq(tx, account_id)
-    mailbox_id = _insert_levels(tx, account_id, names, mod_seq, now)
+    if mailbox_id is None:
+        mailbox_id = _insert_levels(tx, account_id, names, mod_seq, now)
+    if role is not None or _is_noselect(tx, account_id, mailbox_id):
+        tx.run(
+            "UPDATE mailbox SET is_noselect = 0, role = coalesce(?, role), mod_seq = ? WHERE account_id = ? AND id = ?",
+            (role, mod_seq, account_id, mailbox_id),
+        )
+        changes.record_once(tx, account_id, mod_seq, mailbox_id, changes.Kind.MAILBOX, now=now)
     tx.hint(account_id, mod_seq)
     return mailbox_id
+
+
+def _is_noselect(tx: Tx, account_id: int, mailbox_id: int) -> bool:
+    row = tx.row("SELECT is_noselect FROM mailbox WHERE account_id = ? AND id = ?", (account_id, mailbox_id))
+    return row is not None and bool(row[0])
 
 
 def _insert_levels(tx: Tx, account_id: int, names: list[str], mod_seq: int, now: int) -> int:
@@ -210,6 +242,9 @@ def _refuse_too_many(tx: Tx, account_id: int, more: int) -> None:
     count = tx.row("SELECT count(*) FROM mailbox WHERE account_id = ? AND name IS NOT NULL", (account_id,))
     if count is None or count[0] + more > MAILBOXES_PER_ACCOUNT:
         raise Refusal(RefusalCode.LIMIT, f"An account has at most {MAILBOXES_PER_ACCOUNT} mailboxes")
+    quota = tx.row("SELECT quota_mailboxes FROM account WHERE id = ?", (account_id,))
+    if quota is not None and quota[0] and count[0] + more > quota[0]:
+        raise Refusal(RefusalCode.OVER_QUOTA, f"This account has at most {quota[0]} mailboxes")
 
 
 def _insert(tx: Tx, account_id: int, parent_id: int, name: str, role: str | None, mod_seq: int, now: int) -> int:
@@ -220,6 +255,8 @@ def _insert(tx: Tx, account_id: int, parent_id: int, name: str, role: str | None
         " created_mod_seq) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (account_id, mailbox_id, parent_id, name, role, uid_validity, mod_seq, mod_seq, mod_seq),
     )
+    if parent_id != ROOT:
+        rights.inherit(tx, account_id, parent_id, mailbox_id)
     changes.record(tx, account_id, mod_seq, mailbox_id, changes.Kind.MAILBOX, "", now=now)
     return mailbox_id
 
@@ -245,7 +282,7 @@ def rename(tx: Tx, account_id: int, old_path: str, new_path: str, now: int) -> N
     names = split_path(new_path.removesuffix(DELIMITER))
     if mailbox.role == "inbox":
         raise Refusal(RefusalCode.CANNOT, "INBOX keeps its name; move its messages instead")
-    if _find_id(tx, account_id, names) is not None:
+    if id_of(tx, account_id, names) is not None:
         raise Refusal(RefusalCode.EXISTS, "A mailbox of that name exists")
     if (DELIMITER.join(names) + DELIMITER).startswith(mailbox.path + DELIMITER):
         raise Refusal(RefusalCode.CANNOT, "A mailbox cannot be moved below itself")
@@ -276,23 +313,29 @@ def _height_below(tx: Tx, account_id: int, mailbox_id: int) -> int:
 
 
 def remove(tx: Tx, account_id: int, path: str, now: int) -> None:
-    """Detach the mailbox; `sweep` removes its messages in small steps.
+    """Detach the mailbox; `sweep` removes its messages in small steps. Names below it stay, and with them its name.
+
+    Source: RFC 9051 §6.3.5: a mailbox that has others below it loses its messages and becomes \\NoSelect.
 
     Raises:
-        Refusal: NOT_FOUND, HAS_CHILDREN, or CANNOT for INBOX.
+        Refusal: NOT_FOUND; CANNOT for INBOX; HAS_CHILDREN for a name that holds no messages and has others below it.
     """
     mailbox = find(tx, account_id, path)
     if mailbox.role == "inbox":
         raise Refusal(RefusalCode.CANNOT, "INBOX cannot be removed")
-    if mailbox.has_children:
-        # DEVIATES RFC 3501 §6.3.4: a mailbox with names below it is not turned into a \Noselect one but refused, as
-        # RFC 9051 §6.3.5 allows; clients that remove a tree remove it from its leaves
+    if mailbox.has_children and mailbox.is_noselect:
         raise Refusal(RefusalCode.HAS_CHILDREN, "Remove the mailboxes below it first")
+    place = tx.row("SELECT parent_id, name FROM mailbox WHERE account_id = ? AND id = ?", (account_id, mailbox.id))
+    assert place is not None
     mod_seq = changes.next_mod_seq(tx, account_id)
     tx.run(
         "UPDATE mailbox SET name = NULL, role = NULL, mod_seq = ?, removed_at = ? WHERE account_id = ? AND id = ?",
         (mod_seq, now, account_id, mailbox.id),
     )
+    if mailbox.has_children:
+        _stand_in(tx, account_id, mailbox.id, place[0], place[1], mod_seq, now)
+    rights.forget(tx, account_id, mailbox.id)
+    annotations.forget(tx, account_id, mailbox.id)
     tx.run(
         "INSERT INTO task (kind, account_id, mailbox_id, created_at) VALUES ('mailbox_remove', ?, ?, ?)",
         (account_id, mailbox.id, now),
@@ -301,7 +344,44 @@ def remove(tx: Tx, account_id: int, path: str, now: int) -> None:
     tx.hint(account_id, mod_seq)
 
 
-def subscribe(tx: Tx, account_id: int, path: str) -> None:
+def _stand_in(tx: Tx, account_id: int, old_id: int, parent_id: int, name: str, mod_seq: int, now: int) -> None:
+    """A name without messages in place of a removed mailbox, above those that were below it, with its rights."""
+    new_id = _insert(tx, account_id, parent_id, name, None, mod_seq, now)
+    rights.forget(tx, account_id, new_id)
+    rights.inherit(tx, account_id, old_id, new_id)
+    tx.run("UPDATE mailbox SET is_noselect = 1 WHERE account_id = ? AND id = ?", (account_id, new_id))
+    tx.run(
+        "UPDATE mailbox SET parent_id = ? WHERE account_id = ? AND parent_id = ? AND name IS NOT NULL",
+        (new_id, account_id, old_id),
+    )
+
+
+def set_role(tx: Tx, account_id: int, mailbox_id: int, role: str | None, now: int) -> str | None:
+    """Give the mailbox a use, or none; the path of the mailbox that had it until now. Four statements, and a listing.
+
+    Raises:
+        Refusal: CANNOT for INBOX, whose use is fixed.
+    """
+    rows = tx.rows("SELECT role, id FROM mailbox WHERE account_id = ? AND role IS NOT NULL", (account_id,))
+    held: dict[str, int] = dict(rows)
+    if role == "inbox" or held.get("inbox") == mailbox_id:
+        raise Refusal(RefusalCode.CANNOT, "INBOX keeps its use, and no other mailbox has it")
+    if role == next((one for one, holder in held.items() if holder == mailbox_id), None):
+        return None
+    mod_seq = changes.next_mod_seq(tx, account_id)
+    loser_id = None if role is None else held.get(role)
+    for changed_id, new_role in ((loser_id, None), (mailbox_id, role)):
+        if changed_id is not None:
+            tx.run(
+                "UPDATE mailbox SET role = ?, mod_seq = ? WHERE account_id = ? AND id = ?",
+                (new_role, mod_seq, account_id, changed_id),
+            )
+            changes.record(tx, account_id, mod_seq, changed_id, changes.Kind.MAILBOX, "", now=now)
+    tx.hint(account_id, mod_seq)
+    return next((one.path for one in list_all(tx, account_id) if one.id == loser_id), None)
+
+
+def subscribe(tx: Tx, account_id: int, path: str, now: int) -> None:
     """Put the path on the account's list of subscriptions; the mailbox need not exist (RFC 3501 §6.3.6).
 
     Raises:
@@ -311,16 +391,20 @@ def subscribe(tx: Tx, account_id: int, path: str) -> None:
     count = tx.row("SELECT count(*) FROM subscription WHERE account_id = ?", (account_id,))
     if count is None or count[0] >= SUBSCRIPTIONS_PER_ACCOUNT:
         raise Refusal(RefusalCode.LIMIT, f"An account has at most {SUBSCRIPTIONS_PER_ACCOUNT} subscriptions")
-    tx.run(
-        "INSERT INTO subscription (account_id, path) VALUES (?, ?) ON CONFLICT DO NOTHING",
-        (account_id, DELIMITER.join(names)),
-    )
+    if _put_on_list(tx, account_id, DELIMITER.join(names)):
+        changes.record_of_account(tx, account_id, now=now)
 
 
-def unsubscribe(tx: Tx, account_id: int, path: str) -> None:
+def _put_on_list(tx: Tx, account_id: int, path: str) -> int:
+    sql = "INSERT INTO subscription (account_id, path) VALUES (?, ?) ON CONFLICT DO NOTHING"
+    return tx.run(sql, (account_id, path))
+
+
+def unsubscribe(tx: Tx, account_id: int, path: str, now: int) -> None:
     """Take the path off the list."""
     path = DELIMITER.join(split_path(path))
-    tx.run("DELETE FROM subscription WHERE account_id = ? AND path = ?", (account_id, path))
+    if tx.run("DELETE FROM subscription WHERE account_id = ? AND path = ?", (account_id, path)):
+        changes.record_of_account(tx, account_id, now=now)
 
 
 def subscriptions(tx: Tx, account_id: int) -> set[str]:

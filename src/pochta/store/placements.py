@@ -8,8 +8,10 @@ from collections.abc import Iterable, Sequence
 from enum import IntEnum
 from typing import Final, NamedTuple
 
-from pochta.store import changes, flags, mailboxes, messages
+from pochta.errors import Refusal, RefusalCode
+from pochta.store import access, changes, flags, messages, reader_flags, rights, shared_copies
 from pochta.store.changes import UidRange
+from pochta.store.rights import OWNER, Right, Standing
 from pochta.store.tx import Row, Tx
 
 COPY_MAX_MESSAGES: Final = 100_000  # all or nothing, 3 us of the lane each (docs/decisions/0004-copy.md)
@@ -50,17 +52,43 @@ def set_flags(
     system_flags: int,
     keywords: tuple[str, ...],
     now: int,
+    reader_id: int = 0,
 ) -> int:
     """Change flags of the uids in `ranges`; the mod_seq, or 0 when nothing had to change.
 
-    Statements: one read and one update for each range, and four.
+    `reader_id` (0: the owner) changes only the flags that it may. Statements: one read and one update for each range,
+    and four.
 
     Raises:
-        Refusal: LIMIT (keywords).
+        Refusal: LIMIT (keywords); NO_PERMISSION, the reader may change none of the flags named.
     """
-    keep, add = mask(mode, system_flags | _named_bits(tx, account_id, mode, keywords))
-    rows = flags_of(tx, account_id, mailbox_id, ranges)
+    standing = rights.standing(tx, account_id, mailbox_id, reader_id)
+    keep, add = _allowed(tx, account_id, mode, system_flags, keywords, standing)
+    rows = flags_of(tx, account_id, mailbox_id, ranges, standing.seen_by)
+    if standing.seen_by:
+        return _apply_for_reader(tx, account_id, mailbox_id, standing.seen_by, rows, keep, add, now)
     return _apply(tx, account_id, mailbox_id, ranges, rows, keep, add, now)
+
+
+def _allowed(
+    tx: Tx, account_id: int, mode: FlagMode, system_flags: int, keywords: tuple[str, ...], standing: Standing
+) -> tuple[int, int]:
+    """`mask`, less the flags that the reader may not change; those stay as they are (RFC 4314 §4).
+
+    Raises:
+        Refusal: NO_PERMISSION, when no right to any of them is left.
+    """
+    if standing is OWNER:
+        return mask(mode, system_flags | _named_bits(tx, account_id, mode, keywords))
+    changeable = standing.changeable
+    # every keyword stands for all of them: the right to one is the right to all
+    named = -1 if mode is FlagMode.REPLACE else system_flags | (-1 << flags.FIRST_KEYWORD_BIT if keywords else 0)
+    if named and not named & changeable:
+        raise Refusal(RefusalCode.NO_PERMISSION, "You have no right to change these flags")
+    if Right.WRITE_FLAGS not in standing.rights:
+        keywords = ()  # no new name enters the owner's dictionary
+    keep, add = mask(mode, system_flags | _named_bits(tx, account_id, mode, keywords))
+    return keep | ~changeable, add & changeable
 
 
 def set_flags_unless_changed(
@@ -73,6 +101,7 @@ def set_flags_unless_changed(
     keywords: tuple[str, ...],
     unchanged_since: int,
     now: int,
+    reader_id: int = 0,
 ) -> Stored:
     """As `set_flags`, for the messages whose mod_seq is `unchanged_since` or less; the test and the change are one.
 
@@ -80,10 +109,11 @@ def set_flags_unless_changed(
     the metadata exists, which system flags always do and a keyword only where it is set.
 
     Raises:
-        Refusal: LIMIT (keywords).
+        Refusal: LIMIT (keywords); NO_PERMISSION, the reader may change none of the flags named.
     """
     condition, limit = "AND mod_seq <= ?", unchanged_since
-    found = mod_seqs_of(tx, account_id, mailbox_id, ranges)
+    standing = rights.standing(tx, account_id, mailbox_id, reader_id)
+    found = mod_seqs_of(tx, account_id, mailbox_id, ranges, standing.seen_by)
     if unchanged_since == 0 and mode is not FlagMode.REPLACE and not system_flags:
         limit = _named_bits(tx, account_id, FlagMode.REMOVE, keywords)
         condition = "AND flags & ? = 0"
@@ -92,9 +122,11 @@ def set_flags_unless_changed(
         failed = tuple(uid for uid, _, mod_seq in found if mod_seq > unchanged_since)
     if len(failed) == len(found):
         return Stored(0, failed)
-    keep, add = mask(mode, system_flags | _named_bits(tx, account_id, mode, keywords))
+    keep, add = _allowed(tx, account_id, mode, system_flags, keywords, standing)
     lost = frozenset(failed)
     rows = [(uid, old) for uid, old, _ in found if uid not in lost]
+    if standing.seen_by:
+        return Stored(_apply_for_reader(tx, account_id, mailbox_id, standing.seen_by, rows, keep, add, now), failed)
     mod_seq = _apply(tx, account_id, mailbox_id, ranges, rows, keep, add, now, condition=condition, limit=limit)
     return Stored(mod_seq, failed)
 
@@ -146,6 +178,33 @@ def _apply(
     return mod_seq
 
 
+def _apply_for_reader(
+    tx: Tx, account_id: int, mailbox_id: int, reader_id: int, rows: Sequence[Row], keep: int, add: int, now: int
+) -> int:
+    """As `_apply`, of `rows` alone, whose \\Seen is the reader's own."""
+    changed, _, deleted = _would_change(rows, keep, add)
+    if not changed:
+        return 0
+    mod_seq = changes.next_mod_seq(tx, account_id)
+    for first, last in changes.ranges_of(changed):
+        tx.run(
+            f"UPDATE placement SET flags = (flags & ?) | ?, mod_seq = ? WHERE {_IN_RANGE}",
+            (keep | flags.SEEN, add & ~flags.SEEN, mod_seq, account_id, mailbox_id, first, last),
+        )
+    touched = set(changed)
+    now_seen = [uid for uid, old in rows if uid in touched and (old & keep | add) & ~old & flags.SEEN]
+    now_unseen = [uid for uid, old in rows if uid in touched and old & ~(old & keep | add) & flags.SEEN]
+    reader_flags.set_seen(tx, account_id, mailbox_id, reader_id, now_seen, now_unseen)
+    tx.run(
+        "UPDATE mailbox SET deleted_count = deleted_count + ?, mod_seq = ? WHERE account_id = ? AND id = ?",
+        (deleted, mod_seq, account_id, mailbox_id),
+    )
+    uids = changes.encode_ranges(changed)
+    changes.record(tx, account_id, mod_seq, mailbox_id, changes.Kind.FLAGS, uids, now=now)
+    tx.hint(account_id, mod_seq)
+    return mod_seq
+
+
 def _would_change(rows: Sequence[Row], keep: int, add: int) -> tuple[list[int], int, int]:
     """(uids whose flags `old & keep | add` changes, how many more are unseen then, how many more deleted)."""
     changed: list[int] = []
@@ -168,54 +227,100 @@ def mask(mode: FlagMode, bits: int) -> tuple[int, int]:
     return 0, bits
 
 
-def copy(tx: Tx, account_id: int, mailbox_id: int, ranges: Sequence[UidRange], to_path: str, now: int) -> Copied:
+def copy(
+    tx: Tx,
+    account_id: int,
+    mailbox_id: int,
+    ranges: Sequence[UidRange],
+    to_name: str,
+    now: int,
+    reader_id: int = 0,
+) -> Copied:
     """Place the messages in another mailbox too, all or none; flags and internal date go along (RFC 3501 §6.4.7).
 
+    `to_name` is a name as `reader_id` (0: the owner) knows it, of whatever account.
+
     Raises:
-        Refusal: NOT_FOUND (the other mailbox).
+        Refusal: NOT_FOUND (the other mailbox), NO_PERMISSION; OVER_QUOTA, LIMIT into another account.
     """
-    return _copy(tx, account_id, mailbox_id, ranges, to_path, now, is_move=False)
+    return _copy(tx, account_id, mailbox_id, ranges, to_name, now, reader_id or account_id, is_move=False)
 
 
-def move(tx: Tx, account_id: int, mailbox_id: int, ranges: Sequence[UidRange], to_path: str, now: int) -> Copied:
+def move(
+    tx: Tx,
+    account_id: int,
+    mailbox_id: int,
+    ranges: Sequence[UidRange],
+    to_name: str,
+    now: int,
+    reader_id: int = 0,
+) -> Copied:
     """As `copy`, and remove the messages here, in one transaction (RFC 6851 §3.3).
 
     Raises:
-        Refusal: NOT_FOUND (the other mailbox).
+        Refusal: as `copy`.
     """
-    return _copy(tx, account_id, mailbox_id, ranges, to_path, now, is_move=True)
+    return _copy(tx, account_id, mailbox_id, ranges, to_name, now, reader_id or account_id, is_move=True)
 
 
 def _copy(
-    tx: Tx, account_id: int, mailbox_id: int, ranges: Sequence[UidRange], to_path: str, now: int, *, is_move: bool
+    tx: Tx,
+    account_id: int,
+    mailbox_id: int,
+    ranges: Sequence[UidRange],
+    to_name: str,
+    now: int,
+    reader_id: int,
+    *,
+    is_move: bool,
 ) -> Copied:
-    target = mailboxes.find(tx, account_id, to_path)
+    source = rights.standing(tx, account_id, mailbox_id, reader_id)
+    # RFC 4314 §4, RFC 6851 §4: to move is to copy, to mark as deleted and to expunge
+    needed = Right.READ | Right.DELETE_MESSAGES | Right.EXPUNGE if is_move else Right.READ
+    rights.need(source, needed)
+    opened = access.open_selectable(tx, reader_id, to_name, Right.INSERT)
+    target = opened.mailbox
     rows = _select(tx, account_id, mailbox_id, ranges)
     if not rows:
         return Copied(target.uid_validity, (), ())
     ranges = _up_to(rows[-1][0], ranges)
-    mod_seq = changes.next_mod_seq(tx, account_id)
-    first_uid = _add_copies(tx, account_id, mailbox_id, ranges, target.id, rows, mod_seq, now)
+    if opened.account_id == account_id == reader_id:
+        mod_seq = changes.next_mod_seq(tx, account_id)
+        first_uid = _add_copies(tx, account_id, mailbox_id, ranges, target.id, rows, mod_seq, now)
+    else:
+        first_uid = shared_copies.add(tx, account_id, mailbox_id, ranges, source, opened, now)
+        mod_seq = changes.next_mod_seq(tx, account_id) if is_move else 0
     if is_move:
-        _remove_rows(tx, account_id, mailbox_id, ranges, rows, mod_seq, now, needs_deleted=False)
-    tx.hint(account_id, mod_seq)
+        remove_rows(tx, account_id, mailbox_id, ranges, rows, mod_seq, now, needs_deleted=False)
+    if mod_seq:
+        tx.hint(account_id, mod_seq)
     return Copied(target.uid_validity, tuple(row[0] for row in rows), tuple(range(first_uid, first_uid + len(rows))))
 
 
 def expunge(
-    tx: Tx, account_id: int, mailbox_id: int, ranges: Sequence[UidRange], now: int, needs_deleted: bool = True
+    tx: Tx,
+    account_id: int,
+    mailbox_id: int,
+    ranges: Sequence[UidRange],
+    now: int,
+    needs_deleted: bool = True,
+    reader_id: int = 0,
 ) -> int:
     """Remove the messages of `ranges` that are \\Deleted (all of them unless `needs_deleted`); how many.
 
     The rows go to `removed`; message and bytes stay until the retention is over.
+
+    Raises:
+        Refusal: NO_PERMISSION.
     """
+    rights.need(rights.standing(tx, account_id, mailbox_id, reader_id), Right.EXPUNGE)
     rows = _select(tx, account_id, mailbox_id, ranges)
     if needs_deleted:
         rows = [row for row in rows if row[1] & flags.DELETED]
     if not rows:
         return 0
     mod_seq = changes.next_mod_seq(tx, account_id)
-    _remove_rows(tx, account_id, mailbox_id, ranges, rows, mod_seq, now, needs_deleted=needs_deleted)
+    remove_rows(tx, account_id, mailbox_id, ranges, rows, mod_seq, now, needs_deleted=needs_deleted)
     tx.hint(account_id, mod_seq)
     return len(rows)
 
@@ -272,7 +377,7 @@ def _add_copies(
     return first_uid
 
 
-def _remove_rows(
+def remove_rows(
     tx: Tx,
     account_id: int,
     mailbox_id: int,
@@ -285,6 +390,8 @@ def _remove_rows(
 ) -> None:
     """Move the placements to `removed`, with the counters and the quota. `rows` is what the ranges select."""
     condition = f" AND flags & {flags.DELETED} <> 0" if needs_deleted else ""
+    if tx.row("SELECT 1 FROM reader_seen WHERE account_id = ? AND mailbox_id = ? LIMIT 1", (account_id, mailbox_id)):
+        reader_flags.forget(tx, account_id, mailbox_id, ranges, condition)
     for first, last in ranges:
         args = (account_id, mailbox_id, first, last)
         tx.run(
@@ -337,13 +444,30 @@ def _release_quota(tx: Tx, account_id: int, rows: Sequence[Row]) -> None:
         )
 
 
-def flags_of(tx: Tx, account_id: int, mailbox_id: int, ranges: Iterable[UidRange]) -> list[Row]:
-    """(uid, flags) of what stands in `ranges`, rising."""
+def flags_of(tx: Tx, account_id: int, mailbox_id: int, ranges: Iterable[UidRange], seen_by: int = 0) -> list[Row]:
+    """(uid, flags) of what stands in `ranges`, rising; \\Seen as the reader `seen_by` has it (0: the stored one)."""
+    if seen_by:
+        return reader_flags.rows_in(tx, "", account_id, mailbox_id, seen_by, ranges)
     return _rows_in(tx, "uid, flags", account_id, mailbox_id, ranges)
 
 
-def mod_seqs_of(tx: Tx, account_id: int, mailbox_id: int, ranges: Iterable[UidRange]) -> list[Row]:
-    """(uid, flags, mod_seq) of what stands in `ranges`, rising."""
+def all_flags(account_id: int, mailbox_id: int, seen_by: int = 0) -> tuple[str, tuple[int, ...]]:
+    """The statement that gives (uid, flags) of a whole mailbox, rising, and its arguments; for `Snapshot.slices`."""
+    if seen_by:
+        return (
+            f"SELECT p.uid, {reader_flags.MERGED} FROM {reader_flags.JOINED}"
+            " WHERE p.account_id = ? AND p.mailbox_id = ? ORDER BY p.uid"
+        ), (seen_by, account_id, mailbox_id)
+    return (
+        "SELECT uid, flags FROM placement WHERE account_id = ? AND mailbox_id = ? ORDER BY uid",
+        (account_id, mailbox_id),
+    )
+
+
+def mod_seqs_of(tx: Tx, account_id: int, mailbox_id: int, ranges: Iterable[UidRange], seen_by: int = 0) -> list[Row]:
+    """(uid, flags, mod_seq) of what stands in `ranges`, rising; `seen_by` as in `flags_of`."""
+    if seen_by:
+        return reader_flags.rows_in(tx, ", p.mod_seq", account_id, mailbox_id, seen_by, ranges)
     return _rows_in(tx, "uid, flags, mod_seq", account_id, mailbox_id, ranges)
 
 

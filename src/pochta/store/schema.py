@@ -16,9 +16,9 @@ from typing import Final, Literal
 
 Dialect = Literal["sqlite", "postgres"]
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 MIN_READER: Final = 1  # the oldest program that may read a store of this version
-MIN_WRITER: Final = 3  # the oldest program that may write one: 2 would remove the bytes of mail on its way out
+MIN_WRITER: Final = 4  # the oldest program that may write one: 3 knows no rights of others and no limits of messages
 
 PAGE_SIZE_BYTES: Final = 8192  # two inline 4 kB messages a page; set once, before the first table
 
@@ -403,6 +403,34 @@ CREATE TABLE greylist (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX greylist_last ON greylist (last_at);
 CREATE INDEX greylist_waiting ON greylist (last_at) WHERE passed = 0;
+""",
+    4: """
+ALTER TABLE account ADD COLUMN quota_messages INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE account ADD COLUMN quota_mailboxes INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE account ADD COLUMN is_shared INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE mailbox ADD COLUMN is_noselect INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE message ADD COLUMN refs BLOB;
+
+CREATE TABLE mailbox_right (
+  account_id INTEGER NOT NULL,
+  mailbox_id INTEGER NOT NULL,
+  reader_id INTEGER NOT NULL,
+  granted TEXT NOT NULL,
+  denied TEXT NOT NULL,
+  PRIMARY KEY (account_id, mailbox_id, reader_id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX mailbox_right_reader ON mailbox_right (reader_id);
+CREATE INDEX reader_seen_reader ON reader_seen (reader_id);
+
+CREATE TABLE annotation (
+  account_id INTEGER NOT NULL,
+  mailbox_id INTEGER NOT NULL,
+  reader_id INTEGER NOT NULL,
+  entry TEXT NOT NULL,
+  value BLOB NOT NULL,
+  PRIMARY KEY (account_id, mailbox_id, reader_id, entry)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX annotation_reader ON annotation (reader_id) WHERE reader_id > 0;
 """,
 }
 

@@ -56,9 +56,9 @@ def connect(path: Path, *, writable: bool = True, vfs: str | None = None, create
 
 
 def bytes_in(rows: Sequence[Row]) -> int:
-    """How many bytes stand in the columns of bytes; those of the first row tell which they are."""
-    columns = [at for at, value in enumerate(rows[0]) if isinstance(value, bytes)]
-    return sum([len(row[at]) for at in columns for row in rows])
+    """How many bytes stand in the columns of bytes, NULL being none; the first and the last row tell which they are."""
+    columns = {at for row in (rows[0], rows[-1]) for at, value in enumerate(row) if isinstance(value, bytes)}
+    return sum([len(row[at] or b"") for at in columns for row in rows])
 
 
 class SqliteTx:

@@ -16,8 +16,7 @@ Invariants:
 * While a backup holds its lease no blob goes: the rows of its snapshot name files that are still to be linked.
 * A change row goes together with all older ones, and `log_floor_mod_seq` tells it in the same transaction.
 
-What stays: `message_ref` rows of threads that are gone, until the account goes. A late reply then still joins those
-that answered the same message; there is no index by thread, and a row is some 40 bytes.
+What stays: `message_ref` rows of threads that are gone, until the account goes: a late reply joins its thread by them.
 """
 
 import asyncio
@@ -63,7 +62,7 @@ MAILBOX_REMOVE: Final = "mailbox_remove"
 MAILBOX_FORGET: Final = "mailbox_forget"  # an emptied mailbox; `created_at` is when it was emptied
 ACCOUNT_REMOVE: Final = "account_remove"
 
-# Every table with rows of an account, in the order they go, with the columns that follow account_id in its key.
+# Every table with rows of an account, in the order they go, with its key behind account_id (or reader_id).
 ACCOUNT_TABLES: Final[tuple[tuple[str, str], ...]] = (
     ("placement_keyword", "mailbox_id, uid, keyword"),
     ("reader_seen", "mailbox_id, reader_id, uid"),
@@ -78,6 +77,11 @@ ACCOUNT_TABLES: Final[tuple[tuple[str, str], ...]] = (
     ("sign_in_success", "address"),
     ("sending", "hour"),
     ("correspondent", "address_hash"),
+    ("mailbox_right", "mailbox_id, reader_id"),
+    ("annotation", "mailbox_id, reader_id, entry"),
+    ("mailbox_right", "account_id, mailbox_id"),
+    ("reader_seen", "account_id, mailbox_id, uid"),
+    ("annotation", "account_id, mailbox_id, entry"),
     ("mailbox", "id"),
 )
 # Every column that names a blob. Whoever adds one adds it here.
@@ -190,23 +194,22 @@ def _forget_mailbox(tx: Tx, limit: int, args: tuple[int, ...]) -> Step:
 
 def _empty_account(tx: Tx, limit: int, args: tuple[int, ...]) -> Step:
     """Args: account, index into ACCOUNT_TABLES. Deletes rows of one table of a removed account."""
-    account_id, index = args
+    account_id, (table, columns) = args[0], ACCOUNT_TABLES[args[1]]
     if not tx.row("SELECT 1 FROM account WHERE id = ? AND removed_at IS NOT NULL", (account_id,)):
         return Step(0, True)  # a task that lies must not empty an account in use
-    table, columns = ACCOUNT_TABLES[index]
     blob_ids: tuple[int, ...] = ()
     if table == "message":
         rows = tx.rows("SELECT blob_id FROM message WHERE account_id = ? ORDER BY id LIMIT ?", (account_id, limit))
         blob_ids = tuple(row[0] for row in rows)
-    count = _delete_first(tx, table, columns, "account_id = ?", (account_id,), limit)
+    where = "reader_id = ?" if columns.startswith("account_id") else "account_id = ?"
+    count = _delete_first(tx, table, columns, where, (account_id,), limit)
     return Step(count, count < limit, messages=len(blob_ids), blob_ids=blob_ids)
 
 
 def _forget_account(tx: Tx, limit: int, args: tuple[int, ...]) -> Step:
     """Args: account. Deletes the row of an emptied account, with its tasks. Account ids are never used again."""
-    count = tx.run("DELETE FROM account WHERE id = ? AND removed_at IS NOT NULL", args)
     tx.run("DELETE FROM task WHERE account_id = ?", args)
-    return Step(count, True)
+    return Step(tx.run("DELETE FROM account WHERE id = ? AND removed_at IS NOT NULL", args), True)
 
 
 def _expire_removed(tx: Tx, limit: int, args: tuple[int, ...]) -> Step:

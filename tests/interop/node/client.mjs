@@ -47,6 +47,7 @@ const actions = {
         }),
     delete: ({ mailbox, uid }) => inMailbox(mailbox, () => imap.messageDelete(uid, byUid)),
     move: ({ mailbox, uid, target }) => inMailbox(mailbox, () => imap.messageMove(uid, target, byUid)),
+    compressed: () => imap.streamer.compress, // it asks for COMPRESS by itself
     sync: async () => {
         const mailboxes = {};
         for (const { path } of await imap.list()) mailboxes[path] = await inMailbox(path, content);

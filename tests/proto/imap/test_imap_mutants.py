@@ -9,12 +9,12 @@ from pochta.errors import RemoteProtocolError
 from pochta.proto.imap import commands as c
 from pochta.proto.imap.fetch import MAX_FETCH_ITEMS, MAX_HEADER_FIELDS, MAX_PART_DEPTH
 from pochta.proto.imap.lex import MAX_FLAG_BYTES, MAX_FLAGS, MAX_NUMBER, Lexer
+from pochta.proto.imap.listing import MAX_LIST_PATTERNS
 from pochta.proto.imap.parse import (
     MAX_ENABLE,
     MAX_ID_FIELD_BYTES,
     MAX_ID_PARAMETERS,
     MAX_ID_VALUE_BYTES,
-    MAX_LIST_PATTERNS,
     parse_command,
 )
 from pochta.proto.imap.search import MAX_SEARCH_DEPTH, MAX_SEARCH_KEYS

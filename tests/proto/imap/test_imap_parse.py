@@ -54,7 +54,7 @@ COMMANDS: list[tuple[bytes, c.Command]] = [
     (b"STATUS x (highestmodseq)", c.Status("x", (S.HIGHESTMODSEQ,))),
     (
         b"uid fetch 1:* (flags) (changedsince 12345)",
-        c.Fetch(TO_END, (A.UID, A.FLAGS, A.MODSEQ), is_uid=True, changed_since=12345),
+        c.Fetch(TO_END, (A.UID, A.FLAGS, A.MODSEQ), is_uid=True, changed_since=12345, is_uid_implied=True),
     ),
     (b"FETCH 1 MODSEQ (CHANGEDSINCE 0)", c.Fetch(ONE, (A.MODSEQ,), is_uid=False, changed_since=0)),
     (
@@ -155,7 +155,7 @@ def test_fetch(text: bytes, items: tuple[c.FetchItem, ...]) -> None:
 
 @pytest.mark.rfc(3501, "6.4.8")
 def test_uid_fetch_implies_uid() -> None:
-    assert parse(b"UID FETCH 1 FLAGS") == c.Fetch(ONE, (A.UID, A.FLAGS), is_uid=True)
+    assert parse(b"UID FETCH 1 FLAGS") == c.Fetch(ONE, (A.UID, A.FLAGS), is_uid=True, is_uid_implied=True)
     assert parse(b"UID FETCH 1 (FLAGS UID)") == c.Fetch(ONE, (A.UID, A.FLAGS), is_uid=True)
 
 
@@ -227,8 +227,9 @@ SEARCHES: list[tuple[bytes, c.SearchKey]] = [
 @pytest.mark.rfc(3501, "6.4.4")
 @pytest.mark.parametrize(("text", "key"), SEARCHES, ids=[text[:40].decode("latin-1") for text, _ in SEARCHES])
 def test_search(text: bytes, key: c.SearchKey) -> None:
-    assert parse(b"SEARCH " + text) == c.Search(key, is_uid=False)
-    assert parse(b"UID SEARCH " + text) == c.Search(key, is_uid=True)
+    has_charset = text[:7].upper() == b"CHARSET"
+    assert parse(b"SEARCH " + text) == c.Search(key, is_uid=False, has_charset=has_charset)
+    assert parse(b"UID SEARCH " + text) == c.Search(key, is_uid=True, has_charset=has_charset)
 
 
 @pytest.mark.rfc(3501, "6.4.4")

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pochta.errors import LocalProtocolError
 from pochta.proto.imap import commands as c
 from pochta.proto.imap import server as limits
+from pochta.proto.imap.append import AppendData
 from pochta.proto.imap.dates import InternalDate
 from pochta.proto.imap.events import (
     AppendChunk,
@@ -262,7 +263,13 @@ TABLE: list[tuple[str, bytes, list[Event], bytes]] = [
     (
         "append literal8",
         b"a APPEND INBOX ~{3+}\r\nabc\r\nz NOOP\r\n",
-        [BadCommand(b"a", "literal8 is not supported"), NOOP],
+        [
+            start(3, is_sync=False)._replace(data=AppendData.BINARY),
+            AppendChunk(b"abc"),
+            AppendMessageEnd(),
+            AppendDone(b"a"),
+            NOOP,
+        ],
         b"",
     ),
     ("idle", b"a IDLE\r\ndone\r\nz NOOP\r\n", [CommandEvent(b"a", c.Idle()), IdleDone(b"a"), NOOP], b"+ idling\r\n"),

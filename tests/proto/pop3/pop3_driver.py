@@ -5,11 +5,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+from pochta.errors import RemoteProtocolError
 from pochta.proto.pop3 import events
 from pochta.proto.pop3.events import Event
 from pochta.proto.pop3.maildrop import Maildrop
 from pochta.proto.pop3.multiline import TopCutter
 from pochta.proto.pop3.server import Pop3Server
+from pochta.proto.sasl import LOGIN_PASSWORD, LOGIN_USERNAME, LoginExchange, decode_plain
 
 UID_VALIDITY = 77
 MESSAGES = (
@@ -42,6 +44,7 @@ class Driver:
     events: list[Event] = field(default_factory=list)
     updates: list[list[int]] = field(default_factory=list)
     sent: bytes = b""
+    _login: LoginExchange | None = None
 
     def feed(self, data: bytes) -> bytes:
         """What the peer sees in answer to `data`."""
@@ -66,14 +69,19 @@ class Driver:
         assert self.server.next_event() is None
         server = self.server
         match event:
-            case events.Credentials(_, authzid, username, password):
+            case events.Credentials(username, password):
                 self.events.append(event)
-                if (username, password) == ("user", "päss word") and authzid in ("", "user"):
-                    server.accept_sign_in(maildrop(self.messages))
-                elif username == "locked":
-                    server.refuse("In use", b"IN-USE")
+                self._sign_in("", username, password)
+            case events.Auth(mechanism, initial):
+                self.events.append(event)
+                self._login = LoginExchange() if mechanism == "LOGIN" else None
+                if initial is None:
+                    server.challenge(b"" if self._login is None else LOGIN_USERNAME)
                 else:
-                    server.refuse("Wrong password", b"AUTH")
+                    self._respond(initial)
+            case events.AuthResponse(data):
+                self.events.append(event)
+                self._respond(data)
             case events.StartTls():
                 self.events.append(event)
                 if self.grants_tls:
@@ -101,6 +109,30 @@ class Driver:
                     server.accept_update()
                 else:
                     server.refuse("Disk full", b"SYS/TEMP")
+
+    def _respond(self, data: bytes) -> None:
+        """PLAIN and LOGIN as the server reads them."""
+        try:
+            if self._login is None:
+                credentials = decode_plain(data)
+            else:
+                self._login.respond(data)
+                if self._login.credentials is None:
+                    self.server.challenge(LOGIN_PASSWORD)
+                    return
+                credentials = self._login.credentials
+        except RemoteProtocolError as error:
+            self.server.reject(str(error)[:1].upper() + str(error)[1:])
+            return
+        self._sign_in(credentials.authzid, credentials.authcid, credentials.password)
+
+    def _sign_in(self, authzid: str, username: str, password: str) -> None:
+        if (username, password) == ("user", "päss word") and authzid in ("", "user"):
+            self.server.accept_sign_in(maildrop(self.messages))
+        elif username == "locked":
+            self.server.refuse("In use", b"IN-USE")
+        else:
+            self.server.refuse("Wrong password", b"AUTH")
 
     def _answer(self, index: int, size: int | None, cutter: TopCutter | None) -> None:
         server, message = self.server, self.messages[index]

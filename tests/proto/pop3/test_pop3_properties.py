@@ -73,6 +73,9 @@ SETTINGS = st.builds(
 )
 
 
+SIGN_INS = (events.Credentials, events.Auth, events.AuthResponse)
+
+
 def check(driver: Driver) -> None:
     """What holds of every conversation."""
     server = driver.server
@@ -81,7 +84,7 @@ def check(driver: Driver) -> None:
     assert server.is_closed or not driver.updates
     signed_in = [at for at, event in enumerate(driver.events) if isinstance(event, events.Retrieve | events.Top)]
     if signed_in:
-        assert any(isinstance(event, events.Credentials) for event in driver.events[: signed_in[0]])
+        assert any(isinstance(event, SIGN_INS) for event in driver.events[: signed_in[0]])
     if driver.updates:
         assert server.maildrop is not None
         assert set(driver.updates[0]) <= set(server.maildrop.uids)

@@ -4,7 +4,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from pochta.proto.smtp import events
+from pochta.errors import RemoteProtocolError
+from pochta.proto import sasl
+from pochta.proto.smtp import events, replies
 from pochta.proto.smtp.events import Event
 from pochta.proto.smtp.limits import SmtpLimits
 from pochta.proto.smtp.replies import Reply
@@ -28,10 +30,20 @@ Decision = Reply | bytes | None
 """A reply, a challenge, or None for the usual yes."""
 
 
+def decide_plain(message: bytes) -> Decision:
+    """What a server says to a message of PLAIN."""
+    try:
+        credentials = sasl.decode_plain(message)
+    except RemoteProtocolError:
+        return replies.AUTH_BAD_RESPONSE
+    return None if (credentials.authcid, credentials.password) == ("user", "pässword") else DENIED
+
+
 def decide(event: Event) -> Decision:
     """The policy of these tests, told by the local part: `no…` is refused, `later…` deferred. None accepts.
 
-    Mechanisms but PLAIN and LOGIN go as SCRAM does: first message, challenge, `final`, signature, empty response.
+    PLAIN takes one message, LOGIN two; others go as SCRAM does: first message, challenge, `final`, signature, empty
+    response.
     """
     match event:
         case events.Rcpt(address) | events.Mail(reverse_path=address) if address is not None:
@@ -39,8 +51,16 @@ def decide(event: Event) -> Decision:
                 return NO_USER
             if address.local_part.startswith("later"):
                 return Reply(451, "4.3.0", "Come again")
-        case events.Credentials(_, _, username, password) if (username, password) != ("user", "pässword"):
-            return DENIED
+        case events.Auth("LOGIN", None):
+            return sasl.LOGIN_USERNAME
+        case events.Auth("LOGIN") | events.AuthResponse(b"user"):
+            return sasl.LOGIN_PASSWORD
+        case events.Auth("PLAIN", bytes(message)):
+            return decide_plain(message)
+        case events.AuthResponse(message) if b"\0" in message:
+            return decide_plain(message)
+        case events.AuthResponse(data) if data == "pässword".encode():
+            return None
         case events.Auth(_, initial):
             return b"" if initial is None else b"r=nonce"
         case events.AuthResponse(b"first"):

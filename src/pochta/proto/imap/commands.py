@@ -9,6 +9,8 @@ Source: RFC 3501 §6 and §9, and the RFC named at each command of an extension.
 from dataclasses import dataclass, field
 from enum import Enum
 
+from pochta.proto.imap.resync import Resync
+from pochta.proto.imap.search_return import PartialRange, SearchReturn
 from pochta.proto.imap.seqset import SeqSet
 
 
@@ -21,8 +23,11 @@ class StatusItem(Enum):
     UIDVALIDITY = b"UIDVALIDITY"
     UNSEEN = b"UNSEEN"
     DELETED = b"DELETED"  # RFC 9051 §6.3.11
+    DELETED_STORAGE = b"DELETED-STORAGE"  # RFC 9208 §4.1.4
     SIZE = b"SIZE"  # RFC 8438 §2
     HIGHESTMODSEQ = b"HIGHESTMODSEQ"  # RFC 7162 §3.1.7
+    APPENDLIMIT = b"APPENDLIMIT"  # RFC 7889 §5
+    MAILBOXID = b"MAILBOXID"  # RFC 8474 §4.3
 
 
 class ListSelect(Enum):
@@ -35,8 +40,9 @@ class ListSelect(Enum):
 
 
 class ListReturn(Enum):
-    """Return options of LIST except STATUS. Source: RFC 5258 §3.2, RFC 6154 §5.2."""
+    """Return options of LIST without arguments. Source: RFC 5258 §3.2, RFC 6154 §5.2, RFC 8440 §3."""
 
+    MYRIGHTS = b"MYRIGHTS"
     SUBSCRIBED = b"SUBSCRIBED"
     CHILDREN = b"CHILDREN"
     SPECIAL_USE = b"SPECIAL-USE"
@@ -61,6 +67,10 @@ class FetchAttribute(Enum):
     UID = b"UID"
     RFC822_SIZE = b"RFC822.SIZE"
     MODSEQ = b"MODSEQ"  # RFC 7162 §3.1.4.2
+    EMAILID = b"EMAILID"  # RFC 8474 §5.3
+    THREADID = b"THREADID"  # RFC 8474 §5.3
+    SAVEDATE = b"SAVEDATE"  # RFC 8514 §4.2
+    PREVIEW = b"PREVIEW"  # RFC 8970 §3, with LAZY or without
 
 
 class SectionKind(Enum):
@@ -90,7 +100,21 @@ class BodySection:
     is_peek: bool = False
 
 
-FetchItem = FetchAttribute | BodySection
+@dataclass(frozen=True, slots=True)
+class BinarySection:
+    """`BINARY[…]`, `BINARY.PEEK[…]` and, with `is_size`, `BINARY.SIZE[…]`: without its transfer encoding.
+
+    `label` and `partial` as in BodySection. Source: RFC 3516 §4.2.
+    """
+
+    label: bytes
+    part: tuple[int, ...] = ()
+    partial: tuple[int, int] | None = None
+    is_size: bool = False
+    is_peek: bool = False
+
+
+FetchItem = FetchAttribute | BodySection | BinarySection
 
 
 class SizeTest(Enum):
@@ -167,6 +191,37 @@ class SearchDate:
 
 
 @dataclass(frozen=True, slots=True)
+class SearchWithin:
+    """Messages whose internal date is the interval or longer ago (`is_older`), or less. Source: RFC 5032 §2."""
+
+    interval_s: int
+    is_older: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SearchSaveDate:
+    """Messages by the day they were put into the mailbox. Source: RFC 8514 §4.3."""
+
+    test: DateTest
+    epoch_day: int
+
+
+@dataclass(frozen=True, slots=True)
+class SearchObjectId:
+    """Messages with this EMAILID or, with `is_thread`, THREADID. Source: RFC 8474 §6."""
+
+    object_id: str
+    is_thread: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SearchFuzzy:
+    """Messages that match about. Source: RFC 6203 §3."""
+
+    key: "SearchKey"
+
+
+@dataclass(frozen=True, slots=True)
 class SearchSet:
     """Messages whose sequence number or, with `is_uid`, UID is in the set."""
 
@@ -210,6 +265,10 @@ SearchKey = (
     | SearchText
     | SearchSize
     | SearchDate
+    | SearchWithin
+    | SearchSaveDate
+    | SearchObjectId
+    | SearchFuzzy
     | SearchSet
     | SearchModSeq
     | SearchNot
@@ -218,58 +277,76 @@ SearchKey = (
 )
 
 
+class Command:
+    """What a client asks for. The modules of larger areas (`search`, `thread`, …) bring commands of their own."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True, slots=True)
-class Capability:
+class Capability(Command):
     """CAPABILITY"""
 
 
 @dataclass(frozen=True, slots=True)
-class Noop:
+class Noop(Command):
     """NOOP"""
 
 
 @dataclass(frozen=True, slots=True)
-class Logout:
+class Logout(Command):
     """LOGOUT"""
 
 
 @dataclass(frozen=True, slots=True)
-class StartTls:
+class StartTls(Command):
     """STARTTLS: answer OK, shake hands, then `ImapServer.start_tls_done`."""
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class Unauthenticate(Command):
+    """UNAUTHENTICATE. Source: RFC 8437 §3."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check(Command):
     """CHECK"""
 
 
 @dataclass(frozen=True, slots=True)
-class Close:
+class Close(Command):
     """CLOSE: expunge silently and leave the mailbox."""
 
 
 @dataclass(frozen=True, slots=True)
-class Unselect:
+class Unselect(Command):
     """UNSELECT: leave the mailbox. Source: RFC 3691 §2."""
 
 
 @dataclass(frozen=True, slots=True)
-class Expunge:
+class Expunge(Command):
     """EXPUNGE"""
 
 
 @dataclass(frozen=True, slots=True)
-class Idle:
+class Idle(Command):
     """IDLE: answer NO, or `ImapServer.start_idle`. Source: RFC 2177 §3."""
 
 
 @dataclass(frozen=True, slots=True)
-class Namespace:
+class Compress(Command):
+    """COMPRESS: `mechanism` in upper case. Source: RFC 4978 §3."""
+
+    mechanism: str
+
+
+@dataclass(frozen=True, slots=True)
+class Namespace(Command):
     """NAMESPACE. Source: RFC 2342 §5."""
 
 
 @dataclass(frozen=True, slots=True)
-class Login:
+class Login(Command):
     """LOGIN"""
 
     username: str
@@ -277,7 +354,7 @@ class Login:
 
 
 @dataclass(frozen=True, slots=True)
-class Authenticate:
+class Authenticate(Command):
     """AUTHENTICATE: `mechanism` in upper case; `initial` is the decoded initial response. Source: RFC 4959 §3."""
 
     mechanism: str
@@ -285,30 +362,31 @@ class Authenticate:
 
 
 @dataclass(frozen=True, slots=True)
-class Enable:
+class Enable(Command):
     """ENABLE: names in upper case, unknown ones included. Source: RFC 5161 §3.1."""
 
     capabilities: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Id:
+class Id(Command):
     """ID: pairs in the client's order; empty for NIL. Source: RFC 2971 §3.1."""
 
     parameters: tuple[tuple[str, str | None], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Select:
-    """SELECT, or EXAMINE with `is_read_only`; `is_condstore`: with that parameter (RFC 7162 §3.1.8)."""
+class Select(Command):
+    """SELECT, or EXAMINE with `is_read_only`; `is_condstore`, `resync`: with these parameters (RFC 7162)."""
 
     mailbox: str
     is_read_only: bool
     is_condstore: bool = False
+    resync: Resync | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Create:
+class Create(Command):
     """CREATE; `special_use` as attributes (`\\Drafts`). Source: RFC 6154 §3."""
 
     mailbox: str
@@ -316,14 +394,14 @@ class Create:
 
 
 @dataclass(frozen=True, slots=True)
-class Delete:
+class Delete(Command):
     """DELETE"""
 
     mailbox: str
 
 
 @dataclass(frozen=True, slots=True)
-class Rename:
+class Rename(Command):
     """RENAME"""
 
     source: str
@@ -331,25 +409,26 @@ class Rename:
 
 
 @dataclass(frozen=True, slots=True)
-class Subscribe:
+class Subscribe(Command):
     """SUBSCRIBE"""
 
     mailbox: str
 
 
 @dataclass(frozen=True, slots=True)
-class Unsubscribe:
+class Unsubscribe(Command):
     """UNSUBSCRIBE"""
 
     mailbox: str
 
 
 @dataclass(frozen=True, slots=True)
-class List:
+class List(Command):
     """LIST; patterns hold `%` and `*`. `status_items` is not empty when RETURN (STATUS …) was asked for.
 
     `is_extended` tells a single empty pattern of the extended syntax (which matches nothing) from the question for the
-    hierarchy delimiter. Source: RFC 3501 §6.3.8, RFC 5258 §3, RFC 5819 §2.
+    hierarchy delimiter. `metadata`: entries, in lower case, of RETURN (METADATA …).
+    Source: RFC 3501 §6.3.8, RFC 5258 §3, RFC 5819 §2, RFC 9590 §3.
     """
 
     reference: str
@@ -358,10 +437,11 @@ class List:
     returns: tuple[ListReturn, ...] = ()
     status_items: tuple[StatusItem, ...] = ()
     is_extended: bool = False
+    metadata: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Lsub:
+class Lsub(Command):
     """LSUB"""
 
     reference: str
@@ -369,7 +449,7 @@ class Lsub:
 
 
 @dataclass(frozen=True, slots=True)
-class Status:
+class Status(Command):
     """STATUS"""
 
     mailbox: str
@@ -377,42 +457,50 @@ class Status:
 
 
 @dataclass(frozen=True, slots=True)
-class UidExpunge:
+class UidExpunge(Command):
     """UID EXPUNGE. Source: RFC 4315 §2.1."""
 
     seq_set: SeqSet
 
 
 @dataclass(frozen=True, slots=True)
-class Search:
-    """SEARCH; texts are already decoded from the charset."""
+class Search(Command):
+    """SEARCH; texts are already decoded from the charset. `returns` is None without RETURN (RFC 4466 §2.6.1)."""
 
     key: SearchKey
     is_uid: bool
+    returns: SearchReturn | None = None
+    has_charset: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class UnknownCharset:
+class UnknownCharset(Command):
     """A SEARCH in a charset that is not read: answer NO with BADCHARSET (RFC 3501 §6.4.4)."""
 
     charset: str
+    is_saved: bool = False  # RETURN (SAVE …) was asked for
 
 
 @dataclass(frozen=True, slots=True)
-class Fetch:
+class Fetch(Command):
     """FETCH; macros expanded, repeated items dropped, UID among the items of UID FETCH.
 
     With CHANGEDSINCE, only messages with a larger mod-sequence, and MODSEQ is among the items (RFC 7162 §3.1.4.1).
+    With PARTIAL, only some of those that the set names (RFC 9394 §3.3). `with_vanished`: those that were removed since,
+    too (RFC 7162 §3.2.6). `is_uid_implied`: the client has not named UID.
     """
 
     seq_set: SeqSet
     items: tuple[FetchItem, ...]
     is_uid: bool
     changed_since: int | None = None
+    partial: PartialRange | None = None
+    with_vanished: bool = False
+    is_uid_implied: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Store:
+class Store(Command):
     """STORE; with UNCHANGEDSINCE, only messages with no larger mod-sequence (RFC 7162 §3.1.3)."""
 
     seq_set: SeqSet
@@ -424,7 +512,7 @@ class Store:
 
 
 @dataclass(frozen=True, slots=True)
-class Copy:
+class Copy(Command):
     """COPY"""
 
     seq_set: SeqSet
@@ -433,43 +521,9 @@ class Copy:
 
 
 @dataclass(frozen=True, slots=True)
-class Move:
+class Move(Command):
     """MOVE. Source: RFC 6851 §3.1."""
 
     seq_set: SeqSet
     mailbox: str
     is_uid: bool
-
-
-Command = (
-    Capability
-    | Noop
-    | Logout
-    | StartTls
-    | Check
-    | Close
-    | Unselect
-    | Expunge
-    | Idle
-    | Namespace
-    | Login
-    | Authenticate
-    | Enable
-    | Id
-    | Select
-    | Create
-    | Delete
-    | Rename
-    | Subscribe
-    | Unsubscribe
-    | List
-    | Lsub
-    | Status
-    | UidExpunge
-    | Search
-    | UnknownCharset
-    | Fetch
-    | Store
-    | Copy
-    | Move
-)

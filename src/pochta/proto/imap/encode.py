@@ -105,13 +105,15 @@ def list_response(
     delimiter: bytes | None = b"/",
     kind: bytes = b"LIST",
     utf8_accept: bool = False,
+    old_name: str | None = None,
 ) -> bytes:
-    """A LIST or LSUB line; `delimiter` None says that there is no hierarchy."""
-    return b"* %b %b %b %b\r\n" % (
+    """A LIST or LSUB line; `delimiter` None says that there is no hierarchy; `old_name` as RFC 9051 §6.3.9.7 has it."""
+    return b"* %b %b %b %b%b\r\n" % (
         kind,
         flag_list(attributes),
         b"NIL" if delimiter is None else quoted(delimiter),
         mailbox_name(mailbox, utf8_accept=utf8_accept),
+        b"" if old_name is None else b' ("OLDNAME" (%b))' % mailbox_name(old_name, utf8_accept=utf8_accept),
     )
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from pochta.proto.imap.append import AppendData, Replaced
 from pochta.proto.imap.commands import Command
 from pochta.proto.imap.dates import InternalDate
 
@@ -25,7 +26,8 @@ class AppendStart(NamedTuple):
     """A message announced by APPEND: `accept_append` or `refuse_append` before the next event is asked for.
 
     `mailbox` is the same for all messages of one command; `internal_date` is None for now; `is_first` is False for the
-    further messages of MULTIAPPEND. RFC 3502 §6.3.11: a `size_bytes` of 0 must be refused with NO.
+    further messages of MULTIAPPEND. RFC 3502 §6.3.11: a `size_bytes` of 0 must be refused with NO, unless the message
+    is made of parts (`data` is CATENATE), which come as AppendPart and AppendUrl. `replaced`: the command is REPLACE.
     """
 
     tag: bytes
@@ -35,10 +37,29 @@ class AppendStart(NamedTuple):
     size_bytes: int
     is_sync: bool
     is_first: bool
+    data: AppendData = AppendData.LITERAL
+    replaced: Replaced | None = None
+
+
+class AppendPart(NamedTuple):
+    """Octets announced as a part of the message: as AppendStart, `accept_append` or `refuse_append` comes next.
+
+    Source: RFC 4469 §3.
+    """
+
+    size_bytes: int
+    is_sync: bool
+    data: AppendData
+
+
+class AppendUrl(NamedTuple):
+    """What the URL names is the next part of the message; as the client wrote it, not looked at."""
+
+    url: bytes
 
 
 class AppendChunk(NamedTuple):
-    """The next octets of the message, never empty; together exactly `size_bytes`."""
+    """The next octets of the message or part, never empty; together exactly its `size_bytes`."""
 
     data: bytes
 
@@ -80,6 +101,8 @@ Event = (
     CommandEvent
     | BadCommand
     | AppendStart
+    | AppendPart
+    | AppendUrl
     | AppendChunk
     | AppendMessageEnd
     | AppendDone

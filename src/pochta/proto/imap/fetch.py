@@ -1,14 +1,16 @@
-"""The items of FETCH: from their words to `FetchAttribute` and `BodySection`.
+"""The items of FETCH: from their words to `FetchAttribute`, `BodySection` and `BinarySection`.
 
-Source: RFC 3501 §6.4.5 and §9 (fetch, fetch-att, section); RFC 9051 §9 where the partial is 63 bits wide.
+Source: RFC 3501 §6.4.5 and §9 (fetch, fetch-att, section); RFC 9051 §9 where the partial is 63 bits wide; RFC 3516 §7
+(BINARY), RFC 8970 §6 (PREVIEW).
 """
 
 import re
-from typing import Final
+from typing import Final, NamedTuple
 
 from pochta.errors import RemoteProtocolError
-from pochta.proto.imap.commands import BodySection, FetchAttribute, FetchItem, SectionKind
+from pochta.proto.imap.commands import BinarySection, BodySection, FetchAttribute, FetchItem, SectionKind
 from pochta.proto.imap.lex import ASTRING_ATOM, MAX_NUMBER, MAX_NUMBER64, Lexer
+from pochta.proto.imap.search_return import PartialRange, parse_partial
 
 MAX_FETCH_ITEMS: Final = 128
 """Different items in one FETCH: one line must not ask for a message a thousand times over."""
@@ -40,6 +42,8 @@ _RFC822: Final = {
 _KINDS: Final = {kind.value: kind for kind in SectionKind}
 _PART: Final = re.compile(rb"[1-9][0-9]{0,9}(?:\.[1-9][0-9]{0,9})*")
 _SECTION: Final = re.compile(rb"\[([0-9.]*)([A-Za-z.]*)")
+_BINARY_WORDS: Final = (b"BINARY", b"BINARY.PEEK", b"BINARY.SIZE")
+_PREVIEW_MODIFIERS: Final = re.compile(rb" \((?:LAZY(?: LAZY)*)\)", re.IGNORECASE)
 _PARTIAL: Final = re.compile(rb"<([0-9]{1,19})\.([1-9][0-9]{0,18})>")
 # RFC 5322 §2.2: field names are printable US-ASCII except colon
 _FIELD_NAME: Final = re.compile(rb"[\x21-\x39\x3b-\x7e]+")
@@ -51,10 +55,9 @@ _ANGLE: Final = 0x3C
 _SPACE: Final = 0x20
 
 
-def parse_fetch_items(lexer: Lexer, *, is_uid: bool) -> tuple[FetchItem, ...]:
-    """The items, macros expanded and repetitions dropped; of UID FETCH, UID is always one."""
-    # RFC 3501 §6.4.8: UID FETCH answers with the UID, asked for or not
-    found: dict[FetchItem, None] = {FetchAttribute.UID: None} if is_uid else {}
+def parse_fetch_items(lexer: Lexer) -> tuple[FetchItem, ...]:
+    """The items, macros expanded and repetitions dropped."""
+    found: dict[FetchItem, None] = {}
     if lexer.at_list():
         lexer.open_list()
         while True:
@@ -70,21 +73,52 @@ def parse_fetch_items(lexer: Lexer, *, is_uid: bool) -> tuple[FetchItem, ...]:
     return tuple(found)
 
 
-def parse_changed_since(lexer: Lexer) -> int | None:
-    """The value of the modifier CHANGEDSINCE; None when there is no modifier.
+class FetchModifiers(NamedTuple):
+    """What stands behind the items; None: it does not."""
 
-    Source: RFC 7162 §3.1.4.1, RFC 4466 §2.4. A value of 0, for which the grammar has no place, means every message.
+    changed_since: int | None = None
+    partial: PartialRange | None = None
+    has_vanished: bool = False
+
+
+def parse_fetch_modifiers(lexer: Lexer, *, is_uid: bool) -> FetchModifiers:
+    """The modifiers CHANGEDSINCE and, of UID FETCH, PARTIAL and VANISHED, if there are some; in any order.
+
+    Source: RFC 7162 §3.1.4.1 and §3.2.6, RFC 9394 §3.3, RFC 4466 §2.4. CHANGEDSINCE 0, for which the grammar has no
+    place, means every message.
     """
+    changed_since: int | None = None
+    partial: PartialRange | None = None
+    has_vanished = False
     if not lexer.take(_SPACE):
-        return None
+        return FetchModifiers()
     lexer.open_list()
-    if lexer.word() != b"CHANGEDSINCE":
-        raise RemoteProtocolError("unknown FETCH modifier")
-    lexer.space()
-    changed_since = lexer.number(MAX_NUMBER64)
-    if lexer.more():
-        raise RemoteProtocolError("unknown FETCH modifier")
-    return changed_since
+    while True:
+        word = lexer.word()
+        if word == b"CHANGEDSINCE" and changed_since is None:
+            lexer.space()
+            changed_since = lexer.number(MAX_NUMBER64)
+        elif word == b"PARTIAL" and partial is None and is_uid:
+            lexer.space()
+            partial = parse_partial(lexer)
+        elif word == b"VANISHED" and not has_vanished and is_uid:
+            has_vanished = True
+        else:
+            raise RemoteProtocolError("unknown FETCH modifier")
+        if not lexer.more():
+            break
+    # RFC 7162 §3.2.6: only together with CHANGEDSINCE
+    if has_vanished and changed_since is None:
+        raise RemoteProtocolError("VANISHED needs CHANGEDSINCE")
+    return FetchModifiers(changed_since, partial, has_vanished)
+
+
+def parse_section(text: bytes) -> BodySection:
+    """The section of these words, as between the brackets of `BODY.PEEK[…]`."""
+    lexer = Lexer(b"[%b]" % text, 0, len(text) + 2)
+    section = _parse_section(lexer, is_peek=True)
+    lexer.finish()
+    return section
 
 
 def _parse_item(lexer: Lexer, word: bytes) -> FetchItem:
@@ -92,8 +126,33 @@ def _parse_item(lexer: Lexer, word: bytes) -> FetchItem:
         return _parse_section(lexer, is_peek=word == b"BODY.PEEK")
     item = _ATTRIBUTES.get(word) or _RFC822.get(word)
     if item is None:
+        if lexer.peek() == _BRACKET and word in _BINARY_WORDS:
+            return _parse_binary(lexer, word)
         raise RemoteProtocolError("unknown fetch item")
+    if item is FetchAttribute.PREVIEW:
+        # RFC 8970 §4.1: LAZY allows NIL, and every preview is at hand
+        modifiers = _PREVIEW_MODIFIERS.match(lexer.data, lexer.pos, lexer.end)
+        if modifiers is not None:
+            lexer.pos = modifiers.end()
     return item
+
+
+def _parse_binary(lexer: Lexer, word: bytes) -> BinarySection:
+    match = _SECTION.match(lexer.data, lexer.pos, lexer.end)
+    # RFC 3516 §7: section-binary has numbers alone
+    if match is None or match[2]:
+        raise RemoteProtocolError("malformed section")
+    lexer.pos = match.end()
+    if not lexer.take(_BRACKET_CLOSE):
+        raise RemoteProtocolError("expected a closing bracket")
+    part = _parse_part(match[1], has_word=False)
+    is_size = word == b"BINARY.SIZE"
+    label = b"%b[%b]" % (b"BINARY.SIZE" if is_size else b"BINARY", match[1])
+    partial = None
+    if lexer.peek() == _ANGLE and not is_size:
+        partial = _parse_partial(lexer)
+        label = b"%b<%d>" % (label, partial[0])
+    return BinarySection(label, part, partial, is_size, is_size or word == b"BINARY.PEEK")
 
 
 def _parse_section(lexer: Lexer, *, is_peek: bool) -> BodySection:

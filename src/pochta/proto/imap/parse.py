@@ -1,4 +1,4 @@
-"""A complete command, literals inline, into its typed value; and the two pieces around an APPEND's message.
+"""A complete command, literals inline, into its typed value.
 
 Knows the grammar of every command, nothing of connection states, of buffers or of what is allowed. One table maps the
 command's words to the function that reads its arguments.
@@ -8,13 +8,14 @@ Source: RFC 3501 §9 and the RFC of each extension.
 
 import re
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final
 
 from pochta.errors import RemoteProtocolError
+from pochta.proto.imap import acl, append, listing, metadata, multisearch, notify, quota, sort
 from pochta.proto.imap import commands as c
-from pochta.proto.imap.dates import InternalDate
-from pochta.proto.imap.fetch import parse_changed_since, parse_fetch_items
+from pochta.proto.imap.fetch import parse_fetch_items, parse_fetch_modifiers
 from pochta.proto.imap.lex import MAX_NUMBER64, TAG, Lexer, decode_utf8
+from pochta.proto.imap.resync import parse_select_parameters
 from pochta.proto.imap.search import parse_search
 from pochta.proto.sasl import decode_base64
 
@@ -22,9 +23,6 @@ MAX_ID_PARAMETERS: Final = 30
 MAX_ID_FIELD_BYTES: Final = 30
 MAX_ID_VALUE_BYTES: Final = 1024
 """RFC 2971 §3.3: at most 30 pairs, names of 30 octets, values of 1024."""
-
-MAX_LIST_PATTERNS: Final = 64
-"""Patterns in one LIST; each is matched against every mailbox."""
 
 MAX_ENABLE: Final = 64
 """Names in one ENABLE; about 20 extensions can be enabled."""
@@ -34,6 +32,7 @@ NO_ARGUMENTS: Final[dict[bytes, c.Command]] = {
     b"NOOP": c.Noop(),
     b"LOGOUT": c.Logout(),
     b"STARTTLS": c.StartTls(),
+    b"UNAUTHENTICATE": c.Unauthenticate(),
     b"CHECK": c.Check(),
     b"CLOSE": c.Close(),
     b"UNSELECT": c.Unselect(),
@@ -43,20 +42,9 @@ NO_ARGUMENTS: Final[dict[bytes, c.Command]] = {
 }
 
 _HEAD: Final = re.compile(rb"(%b) ((?:UID )?[A-Za-z]+)" % TAG, re.IGNORECASE)
-_STATUS_ITEMS: Final = {item.value: item for item in c.StatusItem}
-_LIST_SELECTS: Final = {option.value: option for option in c.ListSelect}
-_LIST_RETURNS: Final = {option.value: option for option in c.ListReturn}
 _STORE_ITEM: Final = re.compile(rb"([+-]?)FLAGS(\.SILENT)?", re.IGNORECASE)
 _STORE_MODES: Final = {mode.value: mode for mode in c.StoreMode}
 _OPEN: Final = 0x28
-
-
-class AppendHead(NamedTuple):
-    """What stands before a message in APPEND; `mailbox` is None before the second and later ones."""
-
-    mailbox: str | None
-    flags: tuple[str, ...]
-    internal_date: InternalDate | None
 
 
 def parse_command(data: bytes, *, utf8_accept: bool = False) -> tuple[bytes, c.Command]:
@@ -81,37 +69,6 @@ def parse_command(data: bytes, *, utf8_accept: bool = False) -> tuple[bytes, c.C
             return tag, command
     lexer.finish()
     return tag, command
-
-
-def parse_append_head(data: bytes, start: int, end: int, *, utf8_accept: bool = False) -> AppendHead | None:
-    """The arguments of the first message in `data[start:end]`: after `APPEND `, up to the message's literal.
-
-    None when the literal is not the message but the mailbox name.
-    """
-    if start == end:
-        return None
-    lexer = Lexer(data, start, end, utf8_accept=utf8_accept)
-    mailbox = lexer.mailbox()
-    return _parse_append_options(lexer, mailbox)
-
-
-def parse_append_next(data: bytes, end: int) -> AppendHead:
-    """The arguments of a further message, `data[:end]`: after the last one's octets. Source: RFC 3502 §6.3.11."""
-    return _parse_append_options(Lexer(data, 0, end), None)
-
-
-def _parse_append_options(lexer: Lexer, mailbox: str | None) -> AppendHead:
-    flags: tuple[str, ...] = ()
-    internal_date = None
-    lexer.space()
-    if lexer.at_list():
-        flags = lexer.flags()
-        lexer.space()
-    if not lexer.at_end():
-        internal_date = lexer.date_time()
-        lexer.space()
-    lexer.finish()
-    return AppendHead(mailbox, flags, internal_date)
 
 
 def _login(lexer: Lexer, words: bytes) -> c.Command:
@@ -141,6 +98,10 @@ def _enable(lexer: Lexer, words: bytes) -> c.Command:
     return c.Enable(tuple(names))
 
 
+def _compress(lexer: Lexer, words: bytes) -> c.Command:
+    return c.Compress(lexer.atom().upper().decode("ascii"))
+
+
 def _id(lexer: Lexer, words: bytes) -> c.Command:
     pairs: list[tuple[str, str | None]] = []
     if not lexer.at_list():
@@ -161,21 +122,13 @@ def _id(lexer: Lexer, words: bytes) -> c.Command:
             return c.Id(tuple(pairs))
 
 
-def _append(lexer: Lexer, words: bytes) -> c.Command:
-    # The engine takes APPEND out of the stream at its message literal; this one has none.
-    raise RemoteProtocolError("expected a message literal")
-
-
 def _select(lexer: Lexer, words: bytes) -> c.Command:
     mailbox, is_read_only = lexer.mailbox(), words == b"EXAMINE"
     if lexer.at_end():
         return c.Select(mailbox, is_read_only)
     lexer.space()
-    lexer.open_list()
-    # RFC 7162 §3.1.8 in the form of RFC 4466 §2.1; the only parameter there is
-    if lexer.word() != b"CONDSTORE" or lexer.more():
-        raise RemoteProtocolError("unknown SELECT parameter")
-    return c.Select(mailbox, is_read_only, is_condstore=True)
+    is_condstore, resync = parse_select_parameters(lexer)
+    return c.Select(mailbox, is_read_only, is_condstore, resync)
 
 
 def _create(lexer: Lexer, words: bytes) -> c.Command:
@@ -212,104 +165,6 @@ def _rename(lexer: Lexer, words: bytes) -> c.Command:
     return c.Rename(source, lexer.mailbox())
 
 
-def _lsub(lexer: Lexer, words: bytes) -> c.Command:
-    reference = lexer.mailbox()
-    lexer.space()
-    return c.Lsub(reference, lexer.list_mailbox())
-
-
-def _list(lexer: Lexer, words: bytes) -> c.Command:
-    selection: tuple[c.ListSelect, ...] = ()
-    is_extended = lexer.at_list()
-    if is_extended:
-        selection = _list_selection(lexer)
-        lexer.space()
-    reference = lexer.mailbox()
-    lexer.space()
-    patterns: tuple[str, ...]
-    if lexer.at_list():
-        is_extended = True
-        patterns = _list_patterns(lexer)
-    else:
-        patterns = (lexer.list_mailbox(),)
-    returns: tuple[c.ListReturn, ...] = ()
-    status_items: tuple[c.StatusItem, ...] = ()
-    if not lexer.at_end():
-        is_extended = True
-        lexer.space()
-        if lexer.word() != b"RETURN":
-            raise RemoteProtocolError("expected RETURN")
-        lexer.space()
-        returns, status_items = _list_returns(lexer)
-    return c.List(reference, patterns, selection, returns, status_items, is_extended)
-
-
-def _list_selection(lexer: Lexer) -> tuple[c.ListSelect, ...]:
-    lexer.open_list()
-    found: dict[c.ListSelect, None] = {}
-    if not lexer.take(0x29):
-        while True:
-            option = _LIST_SELECTS.get(lexer.word())
-            if option is None:
-                raise RemoteProtocolError("unknown LIST selection option")
-            found[option] = None
-            if not lexer.more():
-                break
-    # RFC 5258 §3.1: RECURSIVEMATCH needs an option that selects mailboxes beside it
-    if c.ListSelect.RECURSIVEMATCH in found and not found.keys() & {c.ListSelect.SUBSCRIBED, c.ListSelect.SPECIAL_USE}:
-        raise RemoteProtocolError("RECURSIVEMATCH needs another selection option")
-    return tuple(found)
-
-
-def _list_patterns(lexer: Lexer) -> tuple[str, ...]:
-    lexer.open_list()
-    patterns = [lexer.list_mailbox()]
-    while lexer.more():
-        patterns.append(lexer.list_mailbox())
-        if len(patterns) > MAX_LIST_PATTERNS:
-            raise RemoteProtocolError("too many patterns")
-    return tuple(patterns)
-
-
-def _list_returns(lexer: Lexer) -> tuple[tuple[c.ListReturn, ...], tuple[c.StatusItem, ...]]:
-    lexer.open_list()
-    found: dict[c.ListReturn, None] = {}
-    status_items: tuple[c.StatusItem, ...] = ()
-    if lexer.take(0x29):
-        return (), ()
-    while True:
-        word = lexer.word()
-        # RFC 5819 §2: STATUS with its items is a return option
-        if word == b"STATUS":
-            lexer.space()
-            status_items = _status_items(lexer)
-        else:
-            option = _LIST_RETURNS.get(word)
-            if option is None:
-                raise RemoteProtocolError("unknown LIST return option")
-            found[option] = None
-        if not lexer.more():
-            return tuple(found), status_items
-
-
-def _status_items(lexer: Lexer) -> tuple[c.StatusItem, ...]:
-    lexer.open_list()
-    found: dict[c.StatusItem, None] = {}
-    while True:
-        item = _STATUS_ITEMS.get(lexer.word())
-        if item is None:
-            raise RemoteProtocolError("unknown STATUS item")
-        found[item] = None
-        if not lexer.more():
-            return tuple(found)
-
-
-def _status(lexer: Lexer, words: bytes) -> c.Command:
-    mailbox = lexer.mailbox()
-    lexer.space()
-    return c.Status(mailbox, _status_items(lexer))
-
-
 def _uid_expunge(lexer: Lexer, words: bytes) -> c.Command:
     return c.UidExpunge(lexer.seq_set())
 
@@ -322,12 +177,16 @@ def _fetch(lexer: Lexer, words: bytes) -> c.Command:
     is_uid = words != b"FETCH"
     seq_set = lexer.seq_set()
     lexer.space()
-    items = parse_fetch_items(lexer, is_uid=is_uid)
-    changed_since = parse_changed_since(lexer)
+    items = parse_fetch_items(lexer)
+    is_uid_implied = is_uid and c.FetchAttribute.UID not in items
+    if is_uid:
+        # RFC 3501 §6.4.8: UID FETCH answers with the UID, asked for or not
+        items = (c.FetchAttribute.UID, *(item for item in items if item is not c.FetchAttribute.UID))
+    changed_since, partial, with_vanished = parse_fetch_modifiers(lexer, is_uid=is_uid)
     # RFC 7162 §3.1.4.1: the modifier adds the item MODSEQ
     if changed_since is not None and c.FetchAttribute.MODSEQ not in items:
         items = (*items, c.FetchAttribute.MODSEQ)
-    return c.Fetch(seq_set, items, is_uid, changed_since)
+    return c.Fetch(seq_set, items, is_uid, changed_since, partial, with_vanished, is_uid_implied)
 
 
 def _store(lexer: Lexer, words: bytes) -> c.Command:
@@ -374,16 +233,21 @@ _ARGUMENTS: Final[dict[bytes, Callable[[Lexer, bytes], c.Command]]] = {
     b"LOGIN": _login,
     b"AUTHENTICATE": _authenticate,
     b"ENABLE": _enable,
+    b"COMPRESS": _compress,
     b"ID": _id,
-    b"APPEND": _append,
+    **append.PARSERS,
     b"SELECT": _select,
     b"EXAMINE": _select,
     b"CREATE": _create,
     **dict.fromkeys(_NAME_ONLY, _name_only),
     b"RENAME": _rename,
-    b"LIST": _list,
-    b"LSUB": _lsub,
-    b"STATUS": _status,
+    **listing.PARSERS,
+    **acl.PARSERS,
+    **quota.PARSERS,
+    **metadata.PARSERS,
+    **sort.PARSERS,
+    **multisearch.PARSERS,
+    **notify.PARSERS,
     b"UID EXPUNGE": _uid_expunge,
     b"SEARCH": _search,
     b"UID SEARCH": _search,

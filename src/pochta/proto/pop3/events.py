@@ -8,15 +8,28 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """Question: USER and PASS, or a complete PLAIN or LOGIN exchange. Put the password into a `Secret` at once.
+    """Question: USER and PASS. Put the password into a `Secret` at once.
 
     Answered by `accept_sign_in` or `refuse`.
     """
 
-    mechanism: str
-    authzid: str
     username: str
     password: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Auth:
+    """Question: a SASL exchange begins. Answered by `challenge`, `accept_sign_in`, `refuse` or `reject`."""
+
+    mechanism: str
+    initial_response: bytes | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class AuthResponse:
+    """Question: the client's answer to a `challenge`; answered as `Auth` is."""
+
+    data: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,5 +65,5 @@ class Turn:
     """Notice: much was answered by the engine itself; take `data_to_send`, let others have their turn, ask again."""
 
 
-Question = Credentials | StartTls | Retrieve | Top | Update
+Question = Credentials | Auth | AuthResponse | StartTls | Retrieve | Top | Update
 Event = Question | Turn

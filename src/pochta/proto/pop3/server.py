@@ -36,7 +36,6 @@ from pochta.proto.pop3.commands import CommandError
 from pochta.proto.pop3.events import Event, Question
 from pochta.proto.pop3.maildrop import Maildrop
 from pochta.proto.pop3.multiline import END, DotStuffer, stuffed_whole
-from pochta.proto.sasl import LOGIN_PASSWORD, LOGIN_USERNAME, LoginExchange, decode_plain
 
 MAX_BAD_COMMANDS: Final = 20  # then we close; as Dovecot and our IMAP have it
 LISTING_SLICE: Final = 1000  # lines of LIST and UIDL made at once: 0.4 ms
@@ -45,7 +44,7 @@ TURN_BYTES: Final = 64 * 1024  # of answers nobody has taken yet (INV-7)
 RETRIEVE_BATCH: Final = 64  # messages of one question
 RETRIEVE_BATCH_BYTES: Final = 64 * 1024  # as much as may be unsent; a larger one comes alone
 
-MECHANISMS: Final = ("PLAIN", "LOGIN")
+MECHANISMS: Final = ("PLAIN", "LOGIN")  # what is offered unless the driver says otherwise
 
 
 class _State(Enum):
@@ -59,7 +58,8 @@ class _State(Enum):
 class Pop3Server:
     """One connection's engine; see the module's theory of operation.
 
-    `is_secure` and `allows_plaintext_auth` decide whether passwords are taken, and so what CAPA offers.
+    `is_secure` and `allows_plaintext_auth` decide whether passwords are taken, and so what CAPA offers. `mechanisms`
+    may be changed at any time, as a rule after TLS has started.
     """
 
     def __init__(
@@ -69,6 +69,7 @@ class Pop3Server:
         self.can_start_tls = can_start_tls
         self.is_secure = is_secure
         self.allows_plaintext_auth = allows_plaintext_auth
+        self.mechanisms: tuple[str, ...] = MECHANISMS
         self.is_utf8 = False  # the client asked for RFC 6856; nothing that we send depends on it
         self.maildrop: Maildrop | None = None
         self._buffer = InputBuffer()
@@ -81,7 +82,6 @@ class Pop3Server:
         self._listing: Callable[[int, int], bytes] | None = None
         self._listed = 0
         self._username: str | None = None  # after USER
-        self._exchange: tuple[str, LoginExchange | None] | None = None
         self._bad_commands = 0
         self._dropped = 0  # bytes behind STLS
 
@@ -153,13 +153,24 @@ class Pop3Server:
         return events.Turn()
 
     def accept_sign_in(self, maildrop: Maildrop) -> None:
-        """Answer `Credentials`: the session works on this maildrop from now on."""
-        self._settle(events.Credentials)
+        """Answer `Credentials`, `Auth` or `AuthResponse`: the session works on this maildrop from now on."""
+        self._settle(events.Credentials, events.Auth, events.AuthResponse)
         self.maildrop = maildrop
         self._username = None
         self._bad_commands = 0
         self._state = _State.TRANSACTION
         self._ok(_counted(maildrop))
+
+    def challenge(self, challenge: bytes) -> None:
+        """Answer `Auth` or `AuthResponse` with a challenge; the next event is an `AuthResponse`, or a command's."""
+        self._settle(events.Auth, events.AuthResponse)
+        self._send(b"+ " + b2a_base64(challenge, newline=False) + b"\r\n")
+        self._state = _State.EXCHANGE
+
+    def reject(self, text: str) -> None:
+        """Answer `Auth` or `AuthResponse` with -ERR: the client broke the grammar of the mechanism."""
+        self._settle(events.Auth, events.AuthResponse)
+        self._fail(CommandError(text))
 
     def accept_tls(self) -> None:
         """Answer `StartTls`: send what is to be sent, shake hands, call `start_tls_done`."""
@@ -241,12 +252,12 @@ class Pop3Server:
 
     def _close(self) -> None:
         self._buffer.clear()
-        self._listing = self._exchange = None
+        self._listing = None
         self._state = _State.CLOSED
 
-    def _settle(self, kind: type[Question]) -> None:
-        if not isinstance(self._question, kind):
-            raise LocalProtocolError(f"no {kind.__name__} is to be answered")
+    def _settle(self, *kinds: type[Question]) -> None:
+        if not isinstance(self._question, kinds):
+            raise LocalProtocolError(f"no {kinds[0].__name__} is to be answered")
         self._question = None
 
     def _begin_answer(self) -> None:
@@ -273,7 +284,7 @@ class Pop3Server:
 
     def _fail(self, error: CommandError) -> None:
         """Answer a command that cannot be obeyed, or close when there were too many bad ones."""
-        self._exchange = self._username = None
+        self._username = None
         if self._state is _State.EXCHANGE:
             self._state = _State.AUTHORIZATION
         if error.is_bad:
@@ -360,7 +371,7 @@ class Pop3Server:
         return [
             "TOP",
             "UIDL",
-            *(["USER", f"SASL {' '.join(MECHANISMS)}"] if is_password_offered else []),
+            *(["USER", f"SASL {' '.join(self.mechanisms)}"] if is_password_offered else []),
             *(["STLS"] if is_tls_offered else []),
             "RESP-CODES",
             "AUTH-RESP-CODE",
@@ -411,7 +422,7 @@ class Pop3Server:
         if not argument:
             raise CommandError("A password is wanted")
         # RFC 1939 §7: spaces are part of the password
-        self._ask(events.Credentials("USER", "", username, commands.text(argument)))
+        self._ask(events.Credentials(username, commands.text(argument)))
 
     def _on_auth(self, argument: bytes) -> None:
         """Source: RFC 5034 §4, RFC 1734 §2."""
@@ -419,20 +430,12 @@ class Pop3Server:
         if not 1 <= len(words) <= 2:
             raise CommandError("A mechanism is wanted")
         mechanism = words[0].decode("ascii", "replace").upper()
-        if mechanism not in MECHANISMS:
+        if self.may_sign_in and mechanism not in self.mechanisms:
             raise CommandError("Unsupported authentication mechanism")
         self._refuse_plaintext()
         # RFC 5034 §4: "=" is an initial response that is empty
         initial = None if len(words) == 1 else b"" if words[1] == b"=" else commands.decoded(words[1])
-        self._exchange = (mechanism, LoginExchange() if mechanism == "LOGIN" else None)
-        if initial is None:
-            self._challenge(LOGIN_USERNAME if mechanism == "LOGIN" else b"")
-        else:
-            self._on_response(initial)
-
-    def _challenge(self, challenge: bytes) -> None:
-        self._send(b"+ " + b2a_base64(challenge, newline=False) + b"\r\n")
-        self._state = _State.EXCHANGE
+        self._ask(events.Auth(mechanism, initial))
 
     def _on_exchange_line(self, line: bytes) -> None:
         # RFC 5034 §4: "*" cancels, answered -ERR
@@ -440,26 +443,7 @@ class Pop3Server:
             raise CommandError("Authentication cancelled")
         response = commands.decoded(line)
         self._state = _State.AUTHORIZATION
-        self._on_response(response)
-
-    def _on_response(self, response: bytes) -> None:
-        assert self._exchange is not None
-        mechanism, login = self._exchange
-        try:
-            if login is None:
-                credentials = decode_plain(response)
-            else:
-                login.respond(response)
-                if login.credentials is None:
-                    self._challenge(LOGIN_PASSWORD)
-                    return
-                credentials = login.credentials
-        except RemoteProtocolError as error:
-            # `from None`: no trace of what may be a password
-            text = str(error)
-            raise CommandError(text[:1].upper() + text[1:]) from None
-        self._exchange = None
-        self._ask(events.Credentials(mechanism, credentials.authzid, credentials.authcid, credentials.password))
+        self._ask(events.AuthResponse(response))
 
     def _on_noop(self, argument: bytes) -> None:
         commands.refuse_argument(argument)

@@ -163,18 +163,8 @@ class StartTls:
 
 
 @dataclass(frozen=True, slots=True)
-class Credentials:
-    """Question: a complete PLAIN or LOGIN exchange. Put the password into a `Secret` at once."""
-
-    mechanism: str
-    authzid: str
-    username: str
-    password: str = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
 class Auth:
-    """Question: any other mechanism begins. Answer with `challenge`, `accept` (235) or `reply`."""
+    """Question: an exchange begins. Answer with `challenge`, `accept` (235) or `reply`."""
 
     mechanism: str
     initial_response: bytes | None = field(repr=False)
@@ -194,6 +184,6 @@ class Closed:
     reason: CloseReason
 
 
-Question = Hello | Mail | Rcpt | DataStart | DataEnd | StartTls | Credentials | Auth | AuthResponse
+Question = Hello | Mail | Rcpt | DataStart | DataEnd | StartTls | Auth | AuthResponse
 Notice = DataChunk | DataRejected | Reset | Turn | Closed
 Event = Question | Notice

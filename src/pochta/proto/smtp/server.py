@@ -36,8 +36,7 @@ from typing import Final
 from pochta.errors import LocalProtocolError
 from pochta.proto.address import Address
 from pochta.proto.buffer import CRLF, LF, InputBuffer
-from pochta.proto.smtp import commands, events, parameters, replies
-from pochta.proto.smtp.auth import AuthExchange, Step
+from pochta.proto.smtp import auth, commands, events, parameters, replies
 from pochta.proto.smtp.bdat import ChunkedMessage
 from pochta.proto.smtp.commands import CommandError
 from pochta.proto.smtp.data import BareNewline, DataDecoder
@@ -68,8 +67,7 @@ class SmtpServer:
     """One connection's engine; see the module's theory of operation.
 
     `auth_mechanisms`, `can_start_tls` and `offers` may be changed at any time, as a rule after TLS has started; they
-    decide what the next EHLO offers. PLAIN and LOGIN come as `Credentials`, every other mechanism as `Auth` and
-    `AuthResponse`.
+    decide what the next EHLO offers. An exchange comes as `Auth` and, for each answer to a challenge, `AuthResponse`.
     """
 
     def __init__(
@@ -104,7 +102,6 @@ class SmtpServer:
         self._transaction = Transaction(limits, bare_newline=bare_newline, is_lmtp=is_lmtp)
         self._replies_due = 0  # after DataEnd
         self._errors = 0
-        self._exchange: AuthExchange | None = None
         self._decoder: DataDecoder | None = None
 
     @property
@@ -193,7 +190,7 @@ class SmtpServer:
     def challenge(self, challenge: bytes) -> None:
         """Answer `Auth` or `AuthResponse` with a challenge; the next event is an `AuthResponse`."""
         question = self._open_question()
-        if not isinstance(question, events.Auth | events.AuthResponse) or self._exchange is None:
+        if not isinstance(question, events.Auth | events.AuthResponse):
             raise LocalProtocolError("no exchange to challenge in")
         self._question = None
         self._send_challenge(challenge)
@@ -295,7 +292,7 @@ class SmtpServer:
         self._out.append(encode_reply(reply))
         self._transaction.close()
         self._buffer.clear()
-        self._decoder = self._exchange = None
+        self._decoder = None
         self._state = _State.CLOSED
         self._events.append(events.Closed(reason))
 
@@ -546,20 +543,12 @@ class SmtpServer:
         mechanism, initial = commands.parse_auth(argument)
         if mechanism not in self.auth_mechanisms:
             raise CommandError(replies.AUTH_UNKNOWN)
-        self._exchange = AuthExchange(mechanism)
-        self._take_step(self._exchange.begin(initial))
+        self._ask(auth.begin(mechanism, initial))
 
     def _on_auth_line(self, line: bytes) -> None:
-        assert self._exchange is not None
-        step = self._exchange.respond(line)
+        response = auth.respond(line)
         self._state = _State.COMMAND
-        self._take_step(step)
-
-    def _take_step(self, step: Step) -> None:
-        if isinstance(step, bytes):
-            self._send_challenge(step)
-        else:
-            self._ask(step)
+        self._ask(response)
 
     def _send_challenge(self, challenge: bytes) -> None:
         # RFC 4954 §4: the space stands there before an empty challenge, too.
@@ -567,12 +556,11 @@ class SmtpServer:
         self._state = _State.AUTH
 
     def _end_exchange(self) -> None:
-        self._exchange = None
         if self._state is _State.AUTH:
             self._state = _State.COMMAND
 
 
-_ANSWERED_APART: Final = frozenset({events.DataStart, events.Credentials, events.Auth, events.AuthResponse})
+_ANSWERED_APART: Final = frozenset({events.DataStart, events.Auth, events.AuthResponse})
 
 _ACCEPTANCE: Final[dict[type[Question], Reply]] = {
     events.Mail: replies.SENDER_OK,

@@ -9,12 +9,13 @@ Source: RFC 7162 §3.1.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pochta import clock
 from pochta.proto.imap import commands as c
 from pochta.proto.imap import encode
 from pochta.proto.imap.view import Slice
+from pochta.servers.imap import telling
 from pochta.servers.imap.selected import Selected, encode_many, uid_ranges
 from pochta.servers.pace import Pace
 from pochta.store import changes, placements
@@ -35,9 +36,9 @@ def make_aware(connection: "ImapConnection") -> None:
 
     Source: RFC 7162 §3.1.
     """
-    if connection.is_condstore_aware:
+    if connection.modes.condstore:
         return
-    connection.is_condstore_aware = True
+    connection.modes.condstore = True
     if connection.selected is not None:
         code = highest(connection.selected)
         connection.send(encode.untagged(b"OK", "Modification sequences are told from now on", code=code))
@@ -64,11 +65,13 @@ async def store_step(
     """
     args = (selected.account_id, selected.mailbox_id, tuple(ranges), mode, system_flags, keywords)
     now = int(clock.now_s())
-    write, account_id = connection.context.store.write, selected.account_id
+    write, account_id, reader_id = connection.context.store.write, selected.account_id, selected.reader_id
     if command.unchanged_since is None:
-        return placements.Stored(await write(account_id, placements.set_flags, *args, now, durable=False), ())
+        return placements.Stored(
+            await write(account_id, placements.set_flags, *args, now, reader_id, durable=False), ()
+        )
     since = command.unchanged_since
-    return await write(account_id, placements.set_flags_unless_changed, *args, since, now, durable=False)
+    return await write(account_id, placements.set_flags_unless_changed, *args, since, now, reader_id, durable=False)
 
 
 async def tell_step(
@@ -86,7 +89,7 @@ async def tell_step(
     snapshot = await selected.snapshot()
     account_id, mailbox_id = selected.account_id, selected.mailbox_id
     rows = await connection.context.store.read(
-        account_id, placements.mod_seqs_of, account_id, mailbox_id, tuple(ranges)
+        account_id, placements.mod_seqs_of, account_id, mailbox_id, tuple(ranges), selected.standing.seen_by
     )
     known = {uid: bits for part in snapshot.by_uid(ranges) for uid, bits in zip(part.uids, part.flags, strict=True)}
     lost = frozenset(failed)
@@ -99,10 +102,9 @@ async def tell_step(
         seq = snapshot.seq_of(uid)
         is_known = believed is not None and uid not in lost and bits == known[uid] & believed[0] | believed[1]
         if is_known and not any(first <= uid <= last for first, last in untold):
-            lines.append(b"* %d FETCH (UID %d MODSEQ (%d))\r\n" % (seq, uid, mod_seq))
+            lines.append(telling.mod_seq_line(connection.modes, seq, uid, mod_seq))
         else:
-            shown = await selected.flag_names(bits, is_recent=selected.is_recent(uid))
-            lines.append(b"* %d FETCH (UID %d FLAGS (%b) MODSEQ (%d))\r\n" % (seq, uid, shown, mod_seq))
+            lines.append(await telling.changed_rows(selected, [seq], [(uid, bits, mod_seq)], connection.modes))
     selected.take_over(ranges, {uid: bits for uid, bits, _ in rows})
     await connection.send_large(selected.keyword_news() + b"".join(lines))
     return len(lines) == len(known)
@@ -119,23 +121,34 @@ async def store_answer(tag: bytes, numbers: Sequence[int], *, is_whole: bool) ->
     return encode.tagged(tag, b"OK", "Conditional STORE failed" if numbers else "STORE completed", code=code)
 
 
-def _changed_ranges(tx: Tx, account_id: int, mailbox_id: int, mod_seq: int) -> list[UidRange] | None:
-    """The uids that came or changed since, from the log; None when it does not reach back, or tells too much."""
+class Logged(NamedTuple):
+    """The uids of a mailbox that the log names: those that came or changed, and those that were removed."""
+
+    changed: list[UidRange]
+    removed: list[UidRange]
+
+
+def logged_since(tx: Tx, account_id: int, mailbox_id: int, mod_seq: int) -> Logged | None:
+    """What the log tells of the time since; None when it does not reach back, or tells too much for one step."""
     floor = tx.row("SELECT log_floor_mod_seq FROM account WHERE id = ?", (account_id,))
     if floor is None or floor[0] > mod_seq:
         return None
     rows = changes.since(tx, account_id, mailbox_id, mod_seq, limit=LOG_MAX_ROWS)
     if rows is None or sum(len(uids) for _, uids in rows) > LOG_MAX_CHARS:
         return None
-    kinds = (changes.Kind.ADDED, changes.Kind.FLAGS)
-    ranges = changes.merge_ranges(one for kind, uids in rows if kind in kinds for one in changes.decode_ranges(uids))
-    return ranges if len(ranges) <= LOG_MAX_RANGES else None
+    found: list[list[UidRange]] = []
+    for kinds in ((changes.Kind.ADDED, changes.Kind.FLAGS), (changes.Kind.REMOVED,)):
+        named = (one for kind, uids in rows if kind in kinds for one in changes.decode_ranges(uids))
+        found.append(changes.merge_ranges(named))
+    return Logged(*found)
 
 
 async def changed_ranges(connection: "ImapConnection", selected: Selected, changed_since: int) -> list[UidRange] | None:
     """The uids that came or changed since, and perhaps others; None when only a scan can tell."""
     account_id, mailbox_id = selected.account_id, selected.mailbox_id
-    return await connection.context.store.read(account_id, _changed_ranges, account_id, mailbox_id, changed_since)
+    args = (account_id, mailbox_id, changed_since)
+    logged = await connection.context.store.read(account_id, logged_since, *args)
+    return None if logged is None or len(logged.changed) > LOG_MAX_RANGES else logged.changed
 
 
 async def narrowed(

@@ -4,25 +4,27 @@ Theory of operation. `on_data` feeds the engine and handles, in the same turn of
 wait. The first one that does starts a task, which goes on with the rest of the input; meanwhile new input waits in the
 engine, and reading stops above HELD_INPUT_BYTES. Output gathers in a list and leaves in one write when the input is
 used up, or past FLUSH_BYTES with a wait for a slow peer (INV-5: nothing of the store is held across that wait).
-While IDLE is on, hints of the store start the same task.
+While IDLE or NOTIFY is on, hints of the store start the same task.
 """
 
 import ssl
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from pochta import clock, log
-from pochta.accounts.auth import AuthenticatedAccount, Authenticator
+from pochta.accounts.auth import AuthenticatedAccount, Service
+from pochta.accounts.sign_in import Channel, SignIns
 from pochta.delivery.intake import Intake
-from pochta.errors import Refusal, RefusalCode, TryLater
+from pochta.errors import Refusal, RefusalCode, RemoteProtocolError, TryLater
+from pochta.index.searcher import Searcher
 from pochta.net.connection import Connection
+from pochta.net.deflate import SLICE_BYTES, Deflate
+from pochta.proto.address import address_key
 from pochta.proto.imap import commands as c
 from pochta.proto.imap import encode
 from pochta.proto.imap.events import (
-    AppendChunk,
-    AppendDone,
-    AppendMessageEnd,
     AppendStart,
     AuthResponse,
     BadCommand,
@@ -32,15 +34,22 @@ from pochta.proto.imap.events import (
     IdleDone,
 )
 from pochta.proto.imap.server import ImapServer
-from pochta.servers.imap import signin
-from pochta.servers.imap.append import Appending
+from pochta.servers.channel import channel_of
+from pochta.servers.imap import append, capabilities, compress, signin, uidonly
+from pochta.servers.imap.coded import CodedRefusal
+from pochta.servers.imap.modes import Modes
+from pochta.servers.imap.notify import NotifyState
+from pochta.servers.imap.progress import Progress
+from pochta.servers.imap.search import fill_in_saved
 from pochta.servers.imap.selected import Selected
 from pochta.servers.imap.table import HANDLERS, State
 from pochta.servers.imap.views import Views
 from pochta.servers.pace import Pace
 from pochta.servers.refusal import imap_answer
 from pochta.servers.signed_in import SignedIn, Ticket
+from pochta.store.lane import on_caused
 from pochta.store.store import Store
+from pochta.store.tx import Hint
 
 FLUSH_BYTES: Final = 64 * 1024  # INV-7: output above that waits for the peer
 HELD_INPUT_BYTES: Final = 128 * 1024  # pipelined commands waiting for the one that runs
@@ -49,11 +58,6 @@ NOOPS_A_TURN: Final = 4000  # 1 us each; a task gives the others their turn in b
 LOGIN_TIMEOUTS: Final = 5  # of `limits.login_timeout_s`, in all: a person who types at a terminal needs two or three
 BAD_COMMANDS_MAX: Final = (
     20  # then BYE: as many as Dovecot's imap_max_errors; a client that errs so often errs for ever
-)
-
-CAPABILITIES: Final = (
-    "IMAP4rev1 LITERAL+ SASL-IR ID ENABLE NAMESPACE CHILDREN SPECIAL-USE UIDPLUS MOVE IDLE UNSELECT MULTIAPPEND"
-    " CONDSTORE"
 )
 
 
@@ -65,27 +69,31 @@ class ImapContext:
     store: Store
     views: Views
     intake: Intake
-    authenticator: Authenticator
+    sign_ins: SignIns
     signed_in: SignedIn
     connections: "set[ImapConnection]"
-    idling: "defaultdict[int, set[ImapConnection]]"  # by account
+    watching: "defaultdict[int, set[ImapConnection]]"  # by the accounts whose hints they are to hear
     tls: ssl.SSLContext | None
     message_size_bytes: int
+    message_limit: int = 0  # messages one command may touch (RFC 9738); 0: as many as there are
     login_timeout_s: float
     idle_timeout_s: float
     auth_failures_max: int
     counters: dict[str, int]
+    administrators: frozenset[tuple[str, str]] = frozenset()  # keys of addresses
+    administrator_uri: str = "mailto:postmaster"  # how a user reaches one
+    index: Searcher | None = None  # the text index; without one SEARCH reads the messages
 
 
 class ImapConnection(Connection):
     """An accepted IMAP connection."""
 
     __slots__ = (
-        "_appending",
         "_auth_failures",
         "_bad_commands",
         "_has_eof",
         "_has_news",
+        "_heard",
         "_idle_tag",
         "_is_pumping",
         "_is_signed_out",
@@ -96,10 +104,14 @@ class ImapConnection(Connection):
         "_ticket",
         "account_id",
         "address",
+        "appending",
         "context",
+        "deflate",
         "engine",
-        "is_condstore_aware",
         "is_plaintext_auth_allowed",
+        "modes",
+        "notify",
+        "progress",
         "sasl",
         "selected",
         "starttls_offered",
@@ -114,36 +126,35 @@ class ImapConnection(Connection):
         self.account_id = 0
         self.address = ""
         self.selected: Selected | None = None
-        self.is_condstore_aware = False  # the client has asked for mod-sequences (RFC 7162 §3.1)
-        self.sasl: signin.Exchange | None = None  # AUTHENTICATE under way
+        self.modes = Modes()
+        self.notify: NotifyState | None = None  # once NOTIFY was used
+        self.progress = Progress(self)
+        self.sasl: signin.Authenticating | None = None  # AUTHENTICATE under way
         self._out: list[bytes] = []
         self._out_bytes = 0
+        self.deflate: Deflate | None = None  # after COMPRESS (compress.py)
         self._is_pumping = False
         self._is_stopping = False
         self._is_signed_out = False
         self._has_eof = False
         self._has_news = False
+        self._heard: set[int] = set()  # accounts whose hints it waits for
         self._idle_tag: bytes | None = None
-        self._appending: Appending | None = None
+        self.appending: append.Appending | None = None
         self._bad_commands = 0
         self._login_until_s = 0.0
         self._auth_failures = 0
         self._ticket: Ticket | None = None
 
     @property
-    def may_sign_in(self) -> bool:
-        """Whether a password may be sent on this connection as it is."""
-        return self.is_secure or self.is_plaintext_auth_allowed
+    def channel(self) -> Channel:
+        """The connection as it is now, to those who let people in."""
+        return channel_of(self, Service.IMAP, is_private=self.is_secure or self.is_plaintext_auth_allowed)
 
-    def capabilities(self) -> bytes:
-        """The capabilities in force, as after `CAPABILITY `."""
-        words = [CAPABILITIES]
-        if not self.account_id:
-            if self.starttls_offered and not self.is_secure:
-                words.append("STARTTLS")
-            # RFC 3501 §6.2.3: LOGINDISABLED where a password would be read by others
-            words.append("AUTH=PLAIN AUTH=LOGIN" if self.may_sign_in else "LOGINDISABLED")
-        return " ".join(words).encode("ascii")
+    @property
+    def is_administrator(self) -> bool:
+        """Whether the account is one that the settings let change what is the server's."""
+        return bool(self.address) and address_key(self.address) in self.context.administrators
 
     def on_connect(self) -> None:
         self.context.connections.add(self)
@@ -151,16 +162,16 @@ class ImapConnection(Connection):
         self._login_until_s = clock.monotonic_s() + LOGIN_TIMEOUTS * self.context.login_timeout_s
         self._reset_deadline()
         log.event("imap.connect", conn=self.id, peer=self.peer_address, tls=self.tls_version)
-        code = b"CAPABILITY " + self.capabilities()
+        code = b"CAPABILITY " + capabilities.shown(self)
         self.write(encode.untagged(b"OK", f"{self.context.hostname} Pochta ready", code=code))
 
     def on_lost(self) -> None:
         self.context.connections.discard(self)
         if self._ticket is not None:
             self.context.signed_in.discard(self._ticket)
-        self._leave_idle()
-        if self._appending is not None:
-            self._appending.discard()
+        self._hear_of(set())
+        if self.appending is not None:
+            self.appending.discard()
         log.event("imap.disconnect", conn=self.id, account=self.address or None)
 
     def on_eof(self) -> None:
@@ -212,10 +223,22 @@ class ImapConnection(Connection):
         self.write(encode.untagged(b"BYE", "The server is shutting down; come again in a moment"))
         self.close()
 
+    def write(self, data: bytes) -> None:
+        """As the base, compressed after COMPRESS."""
+        super().write(data if self.deflate is None else self.deflate.compress(data))
+
     def on_data(self, data: bytes) -> None:
-        self.engine.receive_data(data)
+        waiting_bytes = 0
+        if self.deflate is None:
+            self.engine.receive_data(data)
+        else:
+            self.deflate.receive_data(data)
+            if not self._is_pumping:
+                compress.inflate(self)
+            waiting_bytes = self.deflate.waiting_bytes
         if self._is_pumping:
-            if self.engine.buffered_bytes > (HELD_INPUT_BYTES if self.account_id else HELD_BEFORE_SIGN_IN_BYTES):
+            waiting_bytes += self.engine.buffered_bytes
+            if waiting_bytes > (HELD_INPUT_BYTES if self.account_id else HELD_BEFORE_SIGN_IN_BYTES):
                 self.hold_input()
             return
         self._reset_deadline()
@@ -225,12 +248,15 @@ class ImapConnection(Connection):
             answered += 1
             if type(event) is CommandEvent and type(event.command) is c.Noop and self._may_answer_now(answered):
                 if is_fresh is None:
-                    is_fresh = self.selected is None or self.selected.is_told_everything
+                    is_fresh = self._is_told_everything
                 if is_fresh:
                     self._out.append(b"%b OK NOOP completed\r\n" % event.tag)
                     continue
             self._take_engine_output()
             self._start(event)
+            return
+        if self.deflate is not None and self.deflate.has_more and not self.is_closing:
+            self._start(None)  # a little that means much: others get a turn in between
             return
         self._flush()
 
@@ -246,16 +272,14 @@ class ImapConnection(Connection):
         self.set_deadline(min(self.context.login_timeout_s, max(0.0, left_s)))
 
     def hear(self) -> None:
-        """The store has changed: an idling client is told."""
-        if self._idle_tag is None:
-            return
+        """The store has changed: a client that waits for news is told."""
         self._has_news = True
         if not self._is_pumping and not self.is_closing:
             self._start(None)
 
     def keep_alive(self) -> None:
-        """Tell an idling client that we are there, so that no gateway forgets the connection."""
-        if self._idle_tag is not None and not self._is_pumping:
+        """Tell a client that waits for news that we are there, so that no gateway forgets the connection."""
+        if not self._is_pumping and not self.is_closing:
             self.write(b"* OK Still here\r\n")
 
     def _start(self, event: Event | None) -> None:
@@ -265,6 +289,7 @@ class ImapConnection(Connection):
     async def _pump(self, event: Event | None) -> None:
         """Handle `event` and all input that waits behind it."""
         pace = Pace()
+        on_caused.set(self._note_caused)
         try:
             while True:
                 if event is not None:
@@ -277,11 +302,14 @@ class ImapConnection(Connection):
                 event = self.engine.next_event()
                 self._take_engine_output()
                 if event is None:
-                    if self._has_news and self._idle_tag is not None:
+                    if self.deflate is not None and compress.inflate(self):
+                        continue
+                    if self._waits_for_news and (self._has_news or not self._is_told_everything):
                         self._has_news = False
                         if await self._is_account_lost():
                             break
-                        await self.sync(may_expunge=True)
+                        await self._may_still_read()
+                        await self._tell_news()
                         continue
                     break
         finally:
@@ -306,8 +334,7 @@ class ImapConnection(Connection):
         """As `send`, and wait for the peer when much is unsent."""
         self.send(data)
         if self._out_bytes >= FLUSH_BYTES:
-            self._flush()
-            await self.drain()
+            await self.flush()
 
     def _take_engine_output(self) -> None:
         """Put what the engine itself has to say in its place among the answers."""
@@ -322,21 +349,39 @@ class ImapConnection(Connection):
             self._out.clear()
             self._out_bytes = 0
 
+    def take_output(self) -> bytes:
+        """What has gathered to be sent, for somebody who sends it."""
+        self._take_engine_output()
+        data = b"".join(self._out)
+        self._out.clear()
+        self._out_bytes = 0
+        return data
+
     async def flush(self) -> None:
         """Send what has gathered and wait for a slow peer."""
-        self._flush()
+        if self.deflate is not None and self._out_bytes > SLICE_BYTES:
+            await compress.write_in_slices(self, self.take_output())
+        else:
+            self._flush()
         await self.drain()
 
     async def sync(self, *, may_expunge: bool, with_uid: bool = False) -> None:
-        """Tell the client what has changed in the selected mailbox."""
+        """Tell the client what has changed in the selected mailbox, as far as it wants to know."""
         if self.selected is None:
             return
+        reach = None
         try:
-            with_mod_seq = self.is_condstore_aware
-            async for block in self.selected.sync(
-                may_expunge=may_expunge, with_uid=with_uid, with_mod_seq=with_mod_seq
-            ):
+            if self.notify is not None:
+                reach = await self.notify.reach(self, self.selected, may_expunge=may_expunge)
+                with_uid = True  # RFC 5465 §5.1
+            told = self.selected.sync(self.modes, may_expunge=may_expunge, with_uid=with_uid, reach=reach)
+            async for block in told:
                 await self.send_large(block)
+            if self.selected.contexts is not None:
+                await self.selected.contexts.update(self, await self.selected.snapshot())
+            if self.notify is not None and reach is not None:
+                # RFC 5465 §5.2: behind the ESEARCH responses
+                await self.notify.tell_arrived(self, self.selected, reach)
         except Refusal as refusal:
             if refusal.code is not RefusalCode.NOT_FOUND:
                 raise
@@ -356,8 +401,8 @@ class ImapConnection(Connection):
             return
         if isinstance(event, CommandEvent):
             await self._run(event.tag, event.command)
-        elif isinstance(event, AppendChunk | AppendStart | AppendMessageEnd | AppendDone):
-            await self._handle_append(event)
+        elif isinstance(event, append.AppendEvent):
+            self.appending = await append.handle(self, self.appending, event)
         elif isinstance(event, BadCommand):
             self._handle_bad(event)
         elif isinstance(event, AuthResponse):
@@ -380,17 +425,43 @@ class ImapConnection(Connection):
         if state is State.NOT_AUTHENTICATED and self.account_id:
             self.send(encode.tagged(tag, b"BAD", "You are signed in already"))
             return
+        if not await self._may_still_read() and state is State.SELECTED:
+            self.send(encode.tagged(tag, b"NO", "The right to read this mailbox was taken back", code=b"NOPERM"))
+            return
+        if self.modes.uidonly and uidonly.uses_numbers(command):
+            self.send(encode.tagged(tag, b"BAD", "Only UIDs name messages here", code=b"UIDREQUIRED"))
+            return
         self.context.counters["imap_commands"] += 1
+        self.progress.begin(tag)
         if self.account_id:
             self._bad_commands = 0
         try:
+            if self.selected is not None:
+                command = fill_in_saved(command, self.selected)
             await handler(self, tag, command)
         except (Refusal, TryLater) as error:
             self.answer_error(tag, error)
+        except RemoteProtocolError as error:
+            self.send(encode.tagged(tag, b"BAD", str(error)))
+
+    async def _may_still_read(self) -> bool:
+        """Whether the selected mailbox, where it is another's, may be read as before; it is closed otherwise."""
+        if self.selected is None:
+            return True
+        try:
+            self.send(await self.selected.check_rights())
+        except Refusal:
+            self.selected = None
+            # RFC 7162 §3.2.11 has the code for another cause, with the same meaning
+            self.send(encode.untagged(b"OK", "The right to read this mailbox was taken back", code=b"CLOSED"))
+            return False
+        return True
 
     def answer_error(self, tag: bytes, error: Refusal | TryLater) -> None:
         """The tagged answer to a lawful "no"."""
         (status, code), text = imap_answer(error)
+        if isinstance(error, CodedRefusal):
+            code = error.code_text
         if isinstance(error, Refusal) and error.detail:
             log.event("imap.refused", conn=self.id, account=self.address or None, text=text, detail=error.detail)
         self.send(encode.tagged(tag, status, text, code=code))
@@ -408,9 +479,9 @@ class ImapConnection(Connection):
     def _handle_bad(self, event: BadCommand) -> None:
         self._leave_idle()
         self.sasl = None
-        if self._appending is not None:
-            self._appending.discard()
-            self._appending = None
+        if self.appending is not None:
+            self.appending.discard()
+            self.appending = None
         self._bad_commands += 1
         if event.tag is None:
             self.send(encode.untagged(b"BAD", event.text))
@@ -420,32 +491,6 @@ class ImapConnection(Connection):
             self.send(encode.untagged(b"BYE", "Too many bad commands"))
             self._flush()
             self.close()
-
-    async def _handle_append(self, event: AppendChunk | AppendStart | AppendMessageEnd | AppendDone) -> None:
-        if isinstance(event, AppendStart) and event.is_first:
-            self._appending = Appending(self.context, self.account_id, event.mailbox)
-        appending = self._appending
-        assert appending is not None
-        try:
-            if isinstance(event, AppendChunk):
-                appending.write(event.data)
-            elif isinstance(event, AppendStart):
-                await appending.begin(event)
-                self.engine.accept_append()
-                self._flush()
-            elif isinstance(event, AppendMessageEnd):
-                await appending.end_message()
-            else:
-                code = await appending.commit()
-                self._appending = None
-                await self.sync(may_expunge=True)
-                self.send(encode.tagged(event.tag, b"OK", "APPEND completed", code=code))
-        except (Refusal, TryLater) as error:
-            appending.discard()
-            self._appending = None
-            if not isinstance(event, AppendDone):
-                self.engine.refuse_append()
-            self.answer_append_error(appending.tag, error)
 
     def answer_append_error(self, tag: bytes, error: Refusal | TryLater) -> None:
         """As `answer_error`; a missing mailbox is one that the client may make (RFC 3501 §6.3.11)."""
@@ -459,19 +504,55 @@ class ImapConnection(Connection):
     async def begin_idle(self, tag: bytes) -> None:
         """Grant IDLE; what changed since the last command is told at once."""
         self._idle_tag = tag
-        self.context.idling[self.account_id].add(self)
+        self._listen()
         self.engine.start_idle()
         self._flush()
-        await self.sync(may_expunge=True)
+        await self._tell_news()
 
     def _leave_idle(self) -> None:
-        if self._idle_tag is None:
-            return
         self._idle_tag = None
-        peers = self.context.idling[self.account_id]
-        peers.discard(self)
-        if not peers:
-            del self.context.idling[self.account_id]
+        self._listen()
+
+    @property
+    def _waits_for_news(self) -> bool:
+        return self._idle_tag is not None or self.notify is not None
+
+    @property
+    def _is_told_everything(self) -> bool:
+        """Whether the client knows all that it wants to know of what this worker knows now; no read."""
+        if self.notify is not None and not self.notify.is_told_everything(self.context.store.data_version()):
+            return False
+        return self.selected is None or self.selected.is_told_everything
+
+    async def _tell_news(self) -> None:
+        """What has happened, to a client that waits for it."""
+        await self.sync(may_expunge=self._idle_tag is not None)
+        if self.notify is not None:
+            await self.notify.tell(self)
+            self._listen()
+
+    def _note_caused(self, hints: Sequence[Hint]) -> None:
+        if self.notify is not None:
+            self.notify.note_own(hints)
+
+    def _listen(self) -> None:
+        """Hear the hints of the accounts in which something may happen that the client is to be told."""
+        wanted = set() if self.notify is None else set(self.notify.accounts)
+        tells_selected = self._idle_tag is not None if self.notify is None else self.notify.tells_selected
+        if tells_selected:
+            # what happens in another's mailbox is told by the hints of its owner
+            wanted |= {self.account_id} if self.selected is None else {self.account_id, self.selected.account_id}
+        self._hear_of(wanted)
+
+    def _hear_of(self, account_ids: set[int]) -> None:
+        watching = self.context.watching
+        for account_id in self._heard - account_ids:
+            watching[account_id].discard(self)
+            if not watching[account_id]:
+                del watching[account_id]
+        for account_id in account_ids - self._heard:
+            watching[account_id].add(self)
+        self._heard = account_ids
 
     async def _end_idle(self, tag: bytes) -> None:
         self._leave_idle()
@@ -497,3 +578,18 @@ class ImapConnection(Connection):
         self.set_deadline(self.context.idle_timeout_s)
         self.context.counters["logins"] += 1
         log.event("imap.login", conn=self.id, account=account.address, peer=self.peer_address)
+
+    def signed_out(self) -> None:
+        """From now on the connection acts for nobody, as before the sign-in. Source: RFC 8437 §3."""
+        if self._ticket is not None:
+            self.context.signed_in.discard(self._ticket)
+            self._ticket = None
+        log.event("imap.unauthenticate", conn=self.id, account=self.address)
+        self.account_id, self.address = 0, ""
+        # RFC 8437 §4.1: whatever was enabled ceases to be, and a saved search is gone with the mailbox
+        self.selected = self.notify = None
+        self._hear_of(set())
+        self.modes = Modes()
+        self.engine.is_authenticated = self.engine.utf8_accept = False
+        self._login_until_s = clock.monotonic_s() + LOGIN_TIMEOUTS * self.context.login_timeout_s
+        self._reset_deadline()

@@ -6,23 +6,27 @@ by one format; only other sections open the message (`sections`). No object and 
 """
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pochta.errors import TryLater
 from pochta.mime.core import INCOMPLETE, FieldSelection, select_fields
 from pochta.proto.imap import commands as c
 from pochta.proto.imap import encode
-from pochta.proto.imap.commands import BodySection, FetchAttribute, FetchItem, SectionKind
+from pochta.proto.imap.commands import BinarySection, BodySection, FetchAttribute, FetchItem, SectionKind
 from pochta.proto.imap.dates import encode_internal_date
+from pochta.proto.imap.search_return import PartialRange
 from pochta.proto.imap.view import Slice
-from pochta.servers.imap import condstore, sections
-from pochta.servers.imap.messages import flag_lines, select_slices, set_flags
+from pochta.servers.imap import condstore, message_limit, object_ids, qresync, sections, telling
+from pochta.servers.imap.messages import select_slices, set_flags
+from pochta.servers.imap.modes import Modes
 from pochta.servers.imap.selected import Selected, steps_of, uid_ranges
 from pochta.servers.pace import Pace
-from pochta.store import changes, flags
+from pochta.store import changes, flags, placements
+from pochta.store.changes import UidRange
 from pochta.store.placements import FlagMode
+from pochta.store.rights import Right
 from pochta.store.tx import Row, Tx
 
 if TYPE_CHECKING:
@@ -49,13 +53,20 @@ _COLUMNS: Final = {
     FetchAttribute.ENVELOPE: _Column(b"ENVELOPE %b", ("m.envelope",)),
     FetchAttribute.BODYSTRUCTURE: _Column(b"BODYSTRUCTURE %b", ("m.body_structure",)),
     FetchAttribute.MODSEQ: _Column(b"MODSEQ (%d)", ("p.mod_seq",)),
+    FetchAttribute.EMAILID: _Column(b"EMAILID (%b)", ("p.message_id",)),
+    FetchAttribute.THREADID: _Column(b"THREADID (%b)", ("m.thread_id",)),
+    FetchAttribute.SAVEDATE: _Column(b"SAVEDATE %b", ("p.saved_at",)),
+    FetchAttribute.PREVIEW: _Column(b"PREVIEW %b", ("m.preview",)),
 }
+
+
+_OPENED_COLUMNS: Final = ("m.blob_id", "m.size", "m.header_size")  # side by side, as `sections.Wanted` has them
 
 
 class Plan(NamedTuple):
     """How a FETCH is carried out: items that rows answer, with their SQL, and sections that need the message."""
 
-    items: tuple[FetchItem, ...]
+    items: tuple[FetchAttribute | BodySection, ...]
     sql_columns: tuple[str, ...]
     selections: dict[BodySection, FieldSelection]  # header fields that `header_core` holds
     opened: tuple[FetchItem, ...]  # sections, and BODY, for which the message is opened
@@ -63,7 +74,7 @@ class Plan(NamedTuple):
 
 def plan(items: Sequence[FetchItem]) -> Plan:
     """The plan for the items of a command."""
-    row_items: list[FetchItem] = []
+    row_items: list[FetchAttribute | BodySection] = []
     opened: list[FetchItem] = []
     selections: dict[BodySection, FieldSelection] = {}
     sql: list[str] = []
@@ -77,7 +88,7 @@ def plan(items: Sequence[FetchItem]) -> Plan:
                 selections[item] = selection
                 row_items.append(item)
                 sql.append("m.header_core")
-        elif item is FetchAttribute.BODY:
+        elif isinstance(item, BinarySection) or item is FetchAttribute.BODY:
             opened.append(item)
         else:
             row_items.append(item)
@@ -85,7 +96,7 @@ def plan(items: Sequence[FetchItem]) -> Plan:
     if FetchAttribute.MODSEQ in items and FetchAttribute.FLAGS in items:
         sql.append("p.flags")  # of the same row as the mod_seq (condstore.py)
     if opened:
-        sql += ["m.blob_id", "m.size", "m.header_size"]
+        sql += _OPENED_COLUMNS
     return Plan(tuple(row_items), tuple(dict.fromkeys(sql)), selections, tuple(opened))
 
 
@@ -95,22 +106,32 @@ async def fetch(connection: "ImapConnection", tag: bytes, command: c.Fetch) -> N
     assert selected is not None
     if FetchAttribute.MODSEQ in command.items:
         condstore.make_aware(connection)
+    if command.with_vanished:
+        if not connection.modes.qresync:
+            connection.send(encode.tagged(tag, b"BAD", "VANISHED needs ENABLE QRESYNC"))
+            return
+        await qresync.tell_vanished(connection, selected, command)
     parts = select_slices(await selected.snapshot(), command.seq_set, is_uid=command.is_uid)
     if parts is None:
         connection.send(encode.tagged(tag, b"BAD", "There is no message of that number"))
         return
-    items, since = command.items, command.changed_since
-    sets_seen = any(isinstance(item, BodySection) and not item.is_peek for item in items)
+    if command.partial is not None:
+        parts = some_of(parts, command.partial)
+        # RFC 9738 §3.1: more than the limit from a range is refused
+        message_limit.refuse_range(connection, sum(part.stop - part.start for part in parts))
+    items, since = telling.asked_items(connection.modes, command), command.changed_since
+    sets_seen = any(isinstance(item, BodySection | BinarySection) and not item.is_peek for item in items)
     if since is not None:
         parts = await condstore.narrowed(connection, selected, parts, since)
         if sets_seen:
             parts = await condstore.exactly_changed(connection, selected, parts, since)
             since = None
+    parts, limit_code = message_limit.limited(connection, parts)
     ranges = uid_ranges(parts)
     if sets_seen and await _set_seen(connection, selected, parts):
         items = _with(items, FetchAttribute.FLAGS)  # RFC 3501 §6.4.5: flags that change SHOULD be told
-        if connection.is_condstore_aware:
-            items = _with(items, FetchAttribute.UID, FetchAttribute.MODSEQ)  # RFC 7162 §3.2.4
+        if connection.modes.condstore:
+            items = _with(items, *telling.changed_items(connection.modes))
     if (FetchAttribute.FLAGS in items or FetchAttribute.MODSEQ in items) and not await selected.is_unchanged():
         items = _with(items, FetchAttribute.FLAGS)  # no mod_seq without the flags that it stands for
         # What the client was not told of has a larger mod_seq than it was told, and so is in the answer
@@ -119,22 +140,55 @@ async def fetch(connection: "ImapConnection", tag: bytes, command: c.Fetch) -> N
     missing = await _respond(connection, selected, ranges, items, since)
     await connection.sync(may_expunge=command.is_uid, with_uid=command.is_uid)
     if missing:
-        connection.send(encode.tagged(tag, b"NO", "Some messages cannot be read", code=missing))
+        text = "Some messages cannot be read"
+        message_limit.answer(connection, tag, text, limit_code, status=b"NO", code=missing)
     else:
-        connection.send(encode.tagged(tag, b"OK", "FETCH completed"))
+        message_limit.answer(connection, tag, "FETCH completed", limit_code)
+
+
+async def tell_new(
+    connection: "ImapConnection", selected: Selected, ranges: Sequence[UidRange], items: tuple[FetchItem, ...]
+) -> None:
+    """The responses of a FETCH that nobody sent, of messages that have come. Source: RFC 5465 §5.2."""
+    parts = list((await selected.snapshot()).by_uid(ranges))
+    if not parts:
+        return
+    if any(isinstance(item, BodySection | BinarySection) and not item.is_peek for item in items):
+        await _set_seen(connection, selected, parts)
+    modes = connection.modes
+    if telling.needs_uid_item(modes, with_uid=False):
+        items = _with((), FetchAttribute.UID, *items)
+    if modes.condstore:
+        items = _with(items, *telling.changed_items(modes))  # RFC 7162 §3.2.4
+    # what was removed since is left out
+    await _respond(connection, selected, uid_ranges(parts), items, None)
+
+
+def some_of(parts: list[Slice], partial: PartialRange) -> list[Slice]:
+    """Those messages of the slices that stand in the range, first or last of all. Source: RFC 9394 §3.3."""
+    start, stop = partial.bounds(sum(part.stop - part.start for part in parts))
+    found: list[Slice] = []
+    before = 0
+    for part in parts:
+        length = part.stop - part.start
+        low, high = max(start - before, 0), min(stop - before, length)
+        if low < high:
+            found.append(part._replace(start=part.start + low, stop=part.start + high, seq=part.seq + low))
+        before += length
+    return found
 
 
 def _with(items: tuple[FetchItem, ...], *more: FetchItem) -> tuple[FetchItem, ...]:
-    return (*items, *(item for item in more if item not in items))
+    return tuple(dict.fromkeys((*items, *more)))
 
 
-# RFC 5530 §3: why messages are left out of the answer
+# RFC 5530 §3: why messages are left out of the answer; see `sections` for other reasons
 _GONE: Final = b"EXPUNGEISSUED"
-_DAMAGED: Final = b"CORRUPTION"
 
 
 async def _set_seen(connection: "ImapConnection", selected: Selected, parts: list[Slice]) -> bool:
-    if selected.is_read_only:
+    # RFC 4314 §4: who may not keep \\Seen reads all the same
+    if selected.is_read_only or Right.KEEP_SEEN not in selected.standing.rights:
         return False
     # as the store has them: another session may have taken \Seen away without this one having been told
     now = await connection.context.views.current(selected.view)
@@ -163,7 +217,9 @@ async def _respond(
     snapshot = await selected.snapshot()
     if FetchAttribute.FLAGS in items and set(items) <= _SNAPSHOT_ITEMS:
         for part in snapshot.by_uid(ranges):
-            await connection.send_large(await flag_lines(selected, part, with_uid=FetchAttribute.UID in items))
+            await connection.send_large(
+                await telling.flag_lines(selected, part, connection.modes, with_uid=FetchAttribute.UID in items)
+            )
             await pace.turn()
         return b""
     steps = plan(items)
@@ -171,18 +227,18 @@ async def _respond(
     for left in snapshot.by_uid(ranges):
         while left.start < left.stop:
             part, rows = await _rows(connection, selected, left, steps.sql_columns, since)
-            if not steps.opened and _has_incomplete_core(steps, rows):
+            unread = b""
+            if _has_incomplete_core(steps, rows):
                 opening = _opening(steps)
                 part, rows = await _rows(connection, selected, part, opening.sql_columns, since)
-                is_whole = await _send_opened(connection, selected, part, opening, rows)
+                unread = await _send_opened(connection, selected, part, opening, rows)
             elif steps.opened:
-                is_whole = await _send_opened(connection, selected, part, steps, rows)
+                unread = await _send_opened(connection, selected, part, steps, rows)
             else:
-                await connection.send_large(await _row_lines(selected, part, steps, rows))
-                is_whole = True
+                await connection.send_large(await _row_lines(selected, part, steps, rows, connection.modes))
             if len(rows) < part.stop - part.start and since is None:
                 missing = missing or _GONE
-            missing = missing if is_whole else _DAMAGED
+            missing = unread or missing
             left = left._replace(start=part.stop, seq=part.seq + part.stop - part.start)
             await pace.turn()
     return missing
@@ -201,7 +257,9 @@ async def _rows(
     first, last = part.chunk.uids[part.start], part.chunk.uids[part.stop - 1]
     args = (selected.account_id, selected.mailbox_id, first, last)
     read = connection.context.store.read
-    rows, has_more = await read(selected.account_id, _read_rows, "placement", columns, *args, since)
+    rows, has_more = await read(
+        selected.account_id, _read_rows, "placement", columns, *args, since, selected.standing.seen_by
+    )
     if has_more:
         part = _up_to(part, rows[-1][0])
     if len(rows) == part.stop - part.start:
@@ -240,7 +298,10 @@ def _read_rows(
     first: int,
     last: int,
     since: int | None,
+    seen_by: int = 0,
 ) -> tuple[list[Row], bool]:
+    if seen_by and "p.flags" in columns:
+        return _read_rows_of_reader(tx, columns, account_id, mailbox_id, first, last, since, seen_by)
     is_joined = any(column.startswith("m.") for column in columns)
     join = " JOIN message m ON m.account_id = p.account_id AND m.id = p.message_id" if is_joined else ""
     sql = (
@@ -250,6 +311,25 @@ def _read_rows(
     )
     args = (account_id, mailbox_id, first, last, *(() if since is None else (since,)))
     return tx.rows_within(sql, args, ROWS_MAX_BYTES) if is_joined else (tx.rows(sql, args), False)
+
+
+def _read_rows_of_reader(
+    tx: Tx,
+    columns: tuple[str, ...],
+    account_id: int,
+    mailbox_id: int,
+    first: int,
+    last: int,
+    since: int | None,
+    seen_by: int,
+) -> tuple[list[Row], bool]:
+    """As `_read_rows`, with \\Seen as the reader has it in place of the stored one."""
+    rows, has_more = _read_rows(tx, "placement", columns, account_id, mailbox_id, first, last, since)
+    merged: dict[int, int] = (
+        dict(placements.flags_of(tx, account_id, mailbox_id, [(first, last)], seen_by)) if rows else {}
+    )
+    at = 1 + columns.index("p.flags")
+    return [(*row[:at], merged[row[0]], *row[at + 1 :]) for row in rows], has_more
 
 
 async def _values(
@@ -284,8 +364,25 @@ async def _values(
             values.append([min(row[at], told) for row in rows])
         else:
             at = index[_COLUMNS[item].sql[0]]
-            values.append([row[at] for row in rows])
+            show = _shown_as(item, selected.account_id)
+            values.append([row[at] for row in rows] if show is None else [show(row[at]) for row in rows])
     return forms, values
+
+
+def _shown_as(item: FetchAttribute, account_id: int) -> Callable[[Any], bytes] | None:  # Any: a value of the row
+    """How the item's column is written; None: as it is."""
+    if item is FetchAttribute.EMAILID:
+        return lambda number: object_ids.email_id(account_id, number)
+    if item is FetchAttribute.THREADID:
+        return lambda number: object_ids.thread_id(account_id, number)
+    if item is FetchAttribute.SAVEDATE:
+        return lambda at: encode_internal_date(at, 0)
+    # RFC 8970 §3.3: UTF-8; beyond ASCII a literal, which every client reads
+    return _shown_preview if item is FetchAttribute.PREVIEW else None
+
+
+def _shown_preview(preview: str) -> bytes:
+    return encode.string(preview.encode("utf-8"))
 
 
 async def _shown_flags(selected: Selected, part: Slice, rows: Sequence[Row], at: int) -> list[bytes]:
@@ -301,11 +398,11 @@ async def _shown_flags(selected: Selected, part: Slice, rows: Sequence[Row], at:
     return [by_uid[row[0]] for row in rows]
 
 
-async def _row_lines(selected: Selected, part: Slice, steps: Plan, rows: Sequence[Row]) -> bytes:
+async def _row_lines(selected: Selected, part: Slice, steps: Plan, rows: Sequence[Row], modes: Modes) -> bytes:
     """The response lines of a slice that rows alone answer. About 1 us a message besides the rows."""
     forms, values = await _values(selected, part, steps, rows)
-    form = b"* %d FETCH (" + b" ".join(forms) + b")\r\n"
-    lines = b"".join([form % row for row in zip(_numbers(part, rows), *values, strict=True)])
+    form = telling.fetch_head(modes) + b" ".join(forms) + b")\r\n"
+    lines = b"".join([form % row for row in zip(_numbers(part, rows, modes), *values, strict=True)])
     return selected.keyword_news() + lines
 
 
@@ -313,8 +410,8 @@ def _opening(steps: Plan) -> Plan:
     """The plan with every section read from the message: for a header too large for its core."""
     return steps._replace(
         items=tuple(item for item in steps.items if not isinstance(item, BodySection)),
-        opened=tuple(item for item in steps.items if isinstance(item, BodySection)),
-        sql_columns=(*steps.sql_columns, "m.blob_id", "m.size", "m.header_size"),
+        opened=(*steps.opened, *(item for item in steps.items if isinstance(item, BodySection))),
+        sql_columns=tuple(dict.fromkeys((*steps.sql_columns, *_OPENED_COLUMNS))),
     )
 
 
@@ -325,22 +422,24 @@ def _has_incomplete_core(steps: Plan, rows: Sequence[Row]) -> bool:
     return any(row[at] == INCOMPLETE for row in rows)
 
 
-def _numbers(part: Slice, rows: Sequence[Row]) -> Sequence[int]:
+def _numbers(part: Slice, rows: Sequence[Row], modes: Modes) -> Sequence[int]:
     if len(rows) == part.stop - part.start:
-        return range(part.seq, part.seq + len(rows))
+        return telling.numbers(modes, part)
+    if modes.uidonly:
+        return [row[0] for row in rows]
     by_uid = {uid: seq for seq, uid in enumerate(part.uids, part.seq)}
     return [by_uid[row[0]] for row in rows]
 
 
 async def _send_opened(
     connection: "ImapConnection", selected: Selected, part: Slice, steps: Plan, rows: Sequence[Row]
-) -> bool:
-    """Responses with sections for which each message is opened; whether all of them could be read."""
+) -> bytes:
+    """Responses with sections for which each message is opened; why some could not be read, as a response code."""
     forms, values = await _values(selected, part, steps, rows)
     connection.send(selected.keyword_news())
     form = b" ".join(forms)
     heads = [form % row for row in zip(*values, strict=True)] if values else [b""] * len(rows)
     at = 1 + steps.sql_columns.index("m.blob_id")
-    numbers = _numbers(part, rows)
+    numbers = _numbers(part, rows, connection.modes)
     wanted = [sections.Wanted(numbers[n], heads[n], row[at], row[at + 1], row[at + 2]) for n, row in enumerate(rows)]
     return await sections.send(connection, selected.account_id, wanted, steps.opened)

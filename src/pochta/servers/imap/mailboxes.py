@@ -1,31 +1,25 @@
-"""Commands about mailboxes: LIST and its kin, SELECT, STATUS, CREATE, DELETE, RENAME, subscriptions."""
+"""Commands about mailboxes: SELECT, CREATE, DELETE, RENAME, subscriptions."""
 
-import re
-import unicodedata
 from typing import TYPE_CHECKING, Final
 
 from pochta import clock
+from pochta.errors import Refusal, RefusalCode
 from pochta.proto.imap import commands as c
 from pochta.proto.imap import encode
-from pochta.servers.imap import condstore
+from pochta.servers.imap import condstore, listing, object_ids, qresync, telling
 from pochta.servers.imap.selected import Selected, steps_of
+from pochta.servers.imap.uses import SPECIAL_USE
 from pochta.servers.imap.views import ANY_KEYWORD
-from pochta.servers.pace import Pace
-from pochta.store import changes, mailboxes, placements
-from pochta.store.mailboxes import DELIMITER, INBOX, Mailbox, is_inbox
-from pochta.store.tx import Tx
+from pochta.store import access, changes, mailboxes, placements
+from pochta.store.access import Opened
+from pochta.store.mailboxes import DELIMITER, INBOX, is_inbox
+from pochta.store.rights import Right
 
 if TYPE_CHECKING:
     from pochta.servers.imap.connection import ImapConnection
 
-# RFC 6154 §2; INBOX has no attribute there
-_SPECIAL_USE: Final = {
-    "drafts": "\\Drafts",
-    "sent": "\\Sent",
-    "archive": "\\Archive",
-    "junk": "\\Junk",
-    "trash": "\\Trash",
-}
+_ROLES: Final = {use.lower(): role for role, use in SPECIAL_USE.items()}
+_USES: Final = f"A mailbox has one use of {', '.join(SPECIAL_USE.values())}"
 
 
 def _now() -> int:
@@ -34,93 +28,92 @@ def _now() -> int:
 
 async def select(connection: "ImapConnection", tag: bytes, command: c.Select) -> None:
     """SELECT and EXAMINE; the counters are stored, so the size of the mailbox does not matter."""
+    if command.resync is not None and not connection.modes.qresync:
+        # RFC 7162 §3.2.5: BAD, and nothing else happens
+        connection.send(encode.tagged(tag, b"BAD", "QRESYNC was not enabled"))
+        return
     if connection.selected is not None:
         # RFC 7162 §3.2.11: the border between what is said about the one mailbox and the other
         connection.send(encode.untagged(b"OK", "The mailbox before is closed", code=b"CLOSED"))
     connection.selected = None  # RFC 3501 §6.3.1: a failed SELECT leaves none selected
     if command.is_condstore:
         condstore.make_aware(connection)
-    context, account_id = connection.context, connection.account_id
-    mailbox = await context.store.read(account_id, mailboxes.find, account_id, command.mailbox)
-    selected = Selected(context.store, context.views, account_id, mailbox, is_read_only=command.is_read_only)
+    reader_id, news = connection.account_id, None
+    read, arguments = connection.context.store.read, (reader_id, command.mailbox, Right.READ)
+    if command.resync is None:
+        opened = await read(reader_id, access.open_selectable, *arguments)
+    else:
+        opened, news = await read(reader_id, qresync.open_returning, *arguments, command.resync)
+    context = connection.context
+    selected = Selected(context.store, context.views, opened, reader_id, is_read_only=command.is_read_only)
     connection.selected = selected
-    await selected.claim_recent(mailbox.recent_uid, mailbox.uid_next)
-    recent = await selected.recent_count()
-    shown, permanent = selected.tell_keywords(await context.views.keywords(account_id, ANY_KEYWORD))
+    await _tell_selected(connection, selected, opened, command.mailbox)
+    if command.resync is not None and news is not None:
+        await qresync.tell_news(connection, selected, opened.mailbox, command.resync, news)
+    word = "EXAMINE" if command.is_read_only else "SELECT"
+    code = b"READ-ONLY" if command.is_read_only or opened.standing.is_read_only else b"READ-WRITE"
+    connection.send(encode.tagged(tag, b"OK", f"{word} completed", code=code))
+
+
+async def _tell_selected(connection: "ImapConnection", selected: Selected, opened: Opened, given: str) -> None:
+    """What every SELECT is answered with; `given` is the name that the client used."""
+    modes, mailbox = connection.modes, opened.mailbox
+    if not modes.rev2:
+        await selected.claim_recent(mailbox.recent_uid, mailbox.uid_next)
+    arrivals = telling.arrivals(modes, mailbox.message_count, await selected.recent_count())
+    keywords = await connection.context.views.keywords(selected.account_id, ANY_KEYWORD)
+    shown, permanent = selected.tell_keywords(keywords)
     # DEVIATES RFC 3501 §6.3.1: no UNSEEN. To find the first unseen message is a scan, RFC 9051 has dropped the code,
     # and without it a client assumes nothing.
     connection.send(
-        b"* FLAGS %b\r\n* %d EXISTS\r\n* %d RECENT\r\n"
+        b"* FLAGS %b\r\n%b"
         b"* OK [PERMANENTFLAGS %b] Flags that are kept\r\n"
         b"* OK [UIDVALIDITY %d] UIDs are valid\r\n"
         b"* OK [UIDNEXT %d] Next UID\r\n"
         b"* OK [HIGHESTMODSEQ %d] Highest modification sequence\r\n"
+        b"* OK [MAILBOXID (%b)] Unique mailbox id\r\n"
         % (
             shown,
-            mailbox.message_count,
-            recent,
+            arrivals,
             permanent,
             mailbox.uid_validity,
             mailbox.uid_next,
             mailbox.mod_seq,  # RFC 7162 §3.1.2.1: every mailbox keeps them
+            object_ids.mailbox_id(opened.account_id, mailbox.id),  # RFC 8474 §4.2
         )
     )
-    word, code = ("EXAMINE", b"READ-ONLY") if command.is_read_only else ("SELECT", b"READ-WRITE")
-    connection.send(encode.tagged(tag, b"OK", f"{word} completed", code=code))
-
-
-async def status(connection: "ImapConnection", tag: bytes, command: c.Status) -> None:
-    """STATUS; one row."""
-    account_id = connection.account_id
-    if c.StatusItem.HIGHESTMODSEQ in command.items:
-        condstore.make_aware(connection)
-    await connection.sync(may_expunge=True)
-    mailbox = await connection.context.store.read(account_id, mailboxes.find, account_id, command.mailbox)
-    connection.send(encode.status_response(mailbox.path, _status_values(connection, mailbox, command.items)))
-    connection.send(encode.tagged(tag, b"OK", "STATUS completed"))
-
-
-def _status_values(
-    connection: "ImapConnection", mailbox: Mailbox, items: tuple[c.StatusItem, ...]
-) -> dict[c.StatusItem, int]:
-    selected = connection.selected
-    # INV-8: of the selected mailbox no more than its client was told
-    is_selected = selected is not None and selected.mailbox_id == mailbox.id
-    values = {
-        c.StatusItem.MESSAGES: mailbox.message_count,
-        # An upper bound: what was removed unclaimed is not counted out (RFC 3501 §2.3.2 lets a server be unsure)
-        c.StatusItem.RECENT: min(mailbox.message_count, max(0, mailbox.uid_next - mailbox.recent_uid)),
-        c.StatusItem.UIDNEXT: mailbox.uid_next,
-        c.StatusItem.UIDVALIDITY: mailbox.uid_validity,
-        c.StatusItem.UNSEEN: mailbox.unseen_count,
-        c.StatusItem.DELETED: mailbox.deleted_count,
-        c.StatusItem.SIZE: mailbox.total_bytes,
-        c.StatusItem.HIGHESTMODSEQ: selected.told_mod_seq if selected and is_selected else mailbox.mod_seq,
-    }
-    return {item: values[item] for item in items}
+    if modes.rev2:
+        # RFC 9051 §6.3.2: LIST, with OLDNAME where the mailbox is not called as the client wrote
+        path, attributes = mailbox.path, listing.attributes_of(opened)
+        old_name = given if given != path else None
+        connection.send(encode.list_response(path, attributes, utf8_accept=modes.utf8, old_name=old_name))
 
 
 async def create(connection: "ImapConnection", tag: bytes, command: c.Create) -> None:
-    """CREATE; levels above are made too (RFC 3501 §6.3.3)."""
+    """CREATE; levels above are made too (RFC 3501 §6.3.3). Source: RFC 6154 §3 (USE), RFC 8474 §4.1 (MAILBOXID)."""
+    role = None
     if command.special_use:
-        connection.send(encode.tagged(tag, b"NO", "A use cannot be given to a new mailbox", code=b"USEATTR"))
-        return
-    account_id = connection.account_id
-    await connection.context.store.write(account_id, mailboxes.create, account_id, command.mailbox, _now())
+        role = _ROLES.get(command.special_use[0].lower())
+        if role is None or len(command.special_use) > 1:
+            raise Refusal(RefusalCode.USE_TAKEN, _USES)
+    reader_id = connection.account_id
+    made = await connection.context.store.write(reader_id, access.create, reader_id, command.mailbox, role, _now())
+    _tell_spelling(connection, listing.attributes_of(made), command.mailbox, command.mailbox)
     await connection.sync(may_expunge=True)
-    connection.send(encode.tagged(tag, b"OK", "CREATE completed"))
+    code = b"MAILBOXID (%b)" % object_ids.mailbox_id(made.account_id, made.mailbox.id)
+    connection.send(encode.tagged(tag, b"OK", "CREATE completed", code=code))
 
 
 async def delete(connection: "ImapConnection", tag: bytes, command: c.Delete) -> None:
     """DELETE; one row now, the messages behind the reply."""
-    account_id, store = connection.account_id, connection.context.store
-    mailbox = await store.read(account_id, mailboxes.find, account_id, command.mailbox)
-    await store.write(account_id, mailboxes.remove, account_id, command.mailbox, _now())
+    reader_id, store, selected = connection.account_id, connection.context.store, connection.selected
+    removed = await store.write(reader_id, access.remove, reader_id, command.mailbox, _now())
     # by id: another session may have renamed the selected one and made this one
-    if connection.selected is not None and connection.selected.mailbox_id == mailbox.id:
+    if selected is not None and (selected.account_id, selected.mailbox_id) == (removed.account_id, removed.mailbox.id):
         connection.selected = None
     else:
         await connection.sync(may_expunge=True)
+    _tell_spelling(connection, ["\\NonExistent"], command.mailbox, command.mailbox)
     connection.send(encode.tagged(tag, b"OK", "DELETE completed"))
 
 
@@ -131,9 +124,10 @@ async def rename(connection: "ImapConnection", tag: bytes, command: c.Rename) ->
         await _rename_inbox(connection, command.target)
         connection.send(encode.tagged(tag, b"OK", "RENAME completed"))
         return
-    await connection.context.store.write(
-        account_id, mailboxes.rename, account_id, command.source, command.target, _now()
+    was = await connection.context.store.write(
+        account_id, access.rename, account_id, command.source, command.target, _now()
     )
+    _tell_spelling(connection, listing.attributes_of(was), command.source, command.target)
     await connection.sync(may_expunge=True)
     connection.send(encode.tagged(tag, b"OK", "RENAME completed"))
 
@@ -145,124 +139,37 @@ async def _rename_inbox(connection: "ImapConnection", target: str) -> None:
         Refusal: EXISTS, INVALID_NAME, LIMIT. TryLater: the disk is full; what was moved stays moved.
     """
     account_id, context = connection.account_id, connection.context
-    await context.store.write(account_id, mailboxes.create, account_id, target, _now())
+    await context.store.write(account_id, access.create_from_inbox, account_id, target, _now())
     inbox = await context.store.read(account_id, mailboxes.find, account_id, INBOX)
     snapshot = await context.views.current(context.views.view(account_id, inbox.id))
     path = target.removesuffix(DELIMITER)
+    done = 0
     for ranges in steps_of(list(snapshot.slices()), changes.MOVED_PER_STEP):
-        await context.store.write(account_id, placements.move, account_id, inbox.id, tuple(ranges), path, _now())
+        step = await context.store.write(account_id, placements.move, account_id, inbox.id, tuple(ranges), path, _now())
+        done += len(step.from_uids)
+        await connection.progress.tell(done, snapshot.count)
     await connection.sync(may_expunge=True)
+
+
+def _tell_spelling(connection: "ImapConnection", attributes: list[str], old_name: str, name: str) -> None:
+    """LIST with OLDNAME, where one of the names is not spelled here as the client has spelled it."""
+    # RFC 9051 §6.3.9.7: of the names in NFC that ours are
+    given = [one.removesuffix(DELIMITER) for one in (old_name, name)]
+    old, new = (DELIMITER.join(mailboxes.split_path(one)) for one in given)
+    if connection.modes.rev2 and given != [old, new]:
+        utf8 = connection.modes.utf8
+        connection.send(encode.list_response(new, attributes, utf8_accept=utf8, old_name=given[0]))
 
 
 async def subscribe(connection: "ImapConnection", tag: bytes, command: c.Subscribe) -> None:
     """SUBSCRIBE"""
     account_id = connection.account_id
-    await connection.context.store.write(account_id, mailboxes.subscribe, account_id, command.mailbox)
+    await connection.context.store.write(account_id, mailboxes.subscribe, account_id, command.mailbox, _now())
     connection.send(encode.tagged(tag, b"OK", "SUBSCRIBE completed"))
 
 
 async def unsubscribe(connection: "ImapConnection", tag: bytes, command: c.Unsubscribe) -> None:
     """UNSUBSCRIBE"""
     account_id = connection.account_id
-    await connection.context.store.write(account_id, mailboxes.unsubscribe, account_id, command.mailbox)
+    await connection.context.store.write(account_id, mailboxes.unsubscribe, account_id, command.mailbox, _now())
     connection.send(encode.tagged(tag, b"OK", "UNSUBSCRIBE completed"))
-
-
-def pattern_of(reference: str, pattern: str) -> re.Pattern[str]:
-    """What LIST's wildcards mean: `*` is anything, `%` anything within a level; INBOX in any case.
-
-    Wildcards are joined first, so that no pattern makes the match slow.
-    """
-    # RFC 3501 §6.3.8: the reference is put before the pattern as it is.
-    # DEVIATES RFC 3501 §5.1.3: names are in NFC, whatever a client spells: Apple Mail (decomposed, as macOS) and
-    # Thunderbird (composed) would each make a mailbox of their own. So patterns are, too.
-    whole = re.sub(r"[*%]*\*[*%]*", "*", unicodedata.normalize("NFC", reference + pattern))
-    whole = re.sub(r"%+", "%", whole)
-    if is_inbox(whole[:5]) and whole[5:6] in ("", DELIMITER, "*", "%"):
-        whole = INBOX + whole[5:]
-    # "*" may end where the piece behind it first fits; the last piece ends the name. Each piece is tried once, in an
-    # atomic group: otherwise 20 wildcards would make a name of 8 kB take longer than anybody waits.
-    *before, last = whole.split("*")
-    pieces = [_piece(piece, is_last=False) for piece in before]
-    end = (".*?" if pieces else "") + _piece(last, is_last=True)
-    return re.compile("".join(f"(?>{'.*?' if at else ''}{one})" for at, one in enumerate(pieces)) + end, re.DOTALL)
-
-
-def _piece(piece: str, *, is_last: bool) -> str:
-    """A pattern without "*": within a level, too, the first place is right, but for the last "%" before the end."""
-    first, *others = map(re.escape, piece.split("%"))
-    if is_last and others:
-        return first + "".join(f"(?>[^/]*?{one})" for one in others[:-1]) + "[^/]*" + others[-1]
-    return first + "".join(f"(?>[^/]*?{one})" for one in others)
-
-
-def _read_list(tx: Tx, account_id: int) -> tuple[list[Mailbox], set[str]]:
-    return mailboxes.list_all(tx, account_id), mailboxes.subscriptions(tx, account_id)
-
-
-async def list_(connection: "ImapConnection", tag: bytes, command: c.List) -> None:
-    """LIST with the attributes of CHILDREN (RFC 3348) and SPECIAL-USE (RFC 6154)."""
-    if c.StatusItem.HIGHESTMODSEQ in command.status_items:
-        condstore.make_aware(connection)
-    if command.patterns == ("",) and not command.is_extended:
-        # RFC 3501 §6.3.8: an empty name asks for the delimiter
-        connection.send(b'* LIST (\\Noselect) "/" ""\r\n')
-        connection.send(encode.tagged(tag, b"OK", "LIST completed"))
-        return
-    if c.ListSelect.REMOTE in command.selection or c.ListSelect.RECURSIVEMATCH in command.selection:
-        connection.send(encode.tagged(tag, b"BAD", "LIST-EXTENDED is not supported"))
-        return
-    account_id = connection.account_id
-    found, subscribed = await connection.context.store.read(account_id, _read_list, account_id)
-    patterns = [pattern_of(command.reference, pattern) for pattern in command.patterns]
-    pace = Pace()
-    for mailbox in found:
-        await pace.turn()
-        if not any(pattern.fullmatch(mailbox.path) for pattern in patterns):
-            continue
-        if c.ListSelect.SUBSCRIBED in command.selection and mailbox.path not in subscribed:
-            continue
-        use = _SPECIAL_USE.get(mailbox.role or "")
-        if c.ListSelect.SPECIAL_USE in command.selection and use is None:
-            continue
-        attributes = ["\\HasChildren" if mailbox.has_children else "\\HasNoChildren"]
-        attributes += [use] if use else []
-        wants = (*command.returns, *command.selection)
-        if mailbox.path in subscribed and (c.ListReturn.SUBSCRIBED in wants or c.ListSelect.SUBSCRIBED in wants):
-            attributes.append("\\Subscribed")
-        await connection.send_large(encode.list_response(mailbox.path, attributes))
-        if command.status_items:
-            values = _status_values(connection, mailbox, command.status_items)
-            connection.send(encode.status_response(mailbox.path, values))
-    connection.send(encode.tagged(tag, b"OK", "LIST completed"))
-
-
-async def lsub(connection: "ImapConnection", tag: bytes, command: c.Lsub) -> None:
-    """LSUB: subscribed names, those of removed mailboxes too, which are \\Noselect."""
-    account_id = connection.account_id
-    found, subscribed = await connection.context.store.read(account_id, _read_list, account_id)
-    existing = {mailbox.path for mailbox in found}
-    pattern = pattern_of(command.reference, command.pattern)
-    told: set[str] = set()
-    pace = Pace()
-    for path in sorted(subscribed):
-        await pace.turn()
-        if pattern.fullmatch(path):
-            told.add(path)
-            attributes = [] if path in existing else ["\\Noselect"]
-            await connection.send_large(encode.list_response(path, attributes, kind=b"LSUB"))
-            continue
-        # RFC 3501 §6.3.9: with "%", a name that is only above a subscribed one comes with \Noselect
-        levels = path.split(DELIMITER)
-        for depth in range(1, len(levels)):
-            above = DELIMITER.join(levels[:depth])
-            if above not in told and above not in subscribed and pattern.fullmatch(above):
-                told.add(above)
-                await connection.send_large(encode.list_response(above, ["\\Noselect"], kind=b"LSUB"))
-    connection.send(encode.tagged(tag, b"OK", "LSUB completed"))
-
-
-async def namespace(connection: "ImapConnection", tag: bytes, command: c.Namespace) -> None:
-    """NAMESPACE: everything is the account's own. Source: RFC 2342 §5."""
-    connection.send(b'* NAMESPACE (("" "/")) NIL NIL\r\n')
-    connection.send(encode.tagged(tag, b"OK", "NAMESPACE completed"))

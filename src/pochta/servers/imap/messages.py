@@ -15,7 +15,7 @@ from pochta.proto.imap import commands as c
 from pochta.proto.imap import encode
 from pochta.proto.imap.seqset import SeqSet, encode_ranges
 from pochta.proto.imap.view import Slice, Snapshot
-from pochta.servers.imap import condstore
+from pochta.servers.imap import condstore, message_limit, quota, telling
 from pochta.servers.imap.selected import (
     COMPARED_INLINE_MAX,
     RANGES_A_STEP,
@@ -25,8 +25,9 @@ from pochta.servers.imap.selected import (
     uid_ranges,
 )
 from pochta.servers.imap.views import ANY_KEYWORD
-from pochta.store import changes, flags, mailboxes, placements
+from pochta.store import access, changes, flags, placements, rights
 from pochta.store.placements import FlagMode
+from pochta.store.rights import Right
 
 if TYPE_CHECKING:
     from pochta.servers.imap.connection import ImapConnection
@@ -37,9 +38,6 @@ _MODES: Final = {
     c.StoreMode.REMOVE: FlagMode.REMOVE,
 }
 
-RENDERINGS_PER_CHUNK: Final = 2  # a client that asks 1:* again, and one that asks with UID
-RENDERING_MAX_BYTES: Final = 32 * 1024  # 25 KiB with usual flags; with 58 long keywords on all messages it is 3 MB
-
 
 def _now() -> int:
     return int(clock.now_s())
@@ -47,7 +45,7 @@ def _now() -> int:
 
 def select_slices(snapshot: Snapshot, seq_set: SeqSet, *, is_uid: bool) -> list[Slice] | None:
     """The messages a command names; None when it names a sequence number that does not exist (BAD, RFC 3501 §9)."""
-    if is_uid:
+    if is_uid or seq_set.is_saved:
         # RFC 3501 §6.4.8: a uid that does not exist is passed over
         return list(snapshot.by_uid(seq_set.normalised(snapshot.last_uid)))
     if seq_set.largest() > snapshot.count or (snapshot.count == 0 and seq_set.has_star()):
@@ -80,27 +78,37 @@ async def store(connection: "ImapConnection", tag: bytes, command: c.Store) -> N
     parts = await _slices(connection, tag, command.seq_set, is_uid=command.is_uid)
     if parts is None:
         return
-    if connection.is_condstore_aware:
-        await _store_and_tell_mod_seqs(connection, selected, tag, command, parts)
+    parts, limit_code = message_limit.limited(connection, parts)
+    if connection.modes.condstore:
+        await _store_and_tell_mod_seqs(connection, selected, tag, command, parts, limit_code)
         return
     system_flags, keywords = split_flags(command.flags)
     mode = _MODES[command.mode]
-    for ranges in steps_of(parts, changes.UIDS_PER_STEP):
+    is_silent = command.is_silent and _may_change_all(selected, mode, system_flags, keywords)
+    steps = steps_of(parts, changes.UIDS_PER_STEP)
+    for number, ranges in enumerate(steps):
+        await connection.progress.tell(100 * number // len(steps), 100)
         await set_flags(connection, selected, ranges, mode, system_flags, keywords)
-        if command.is_silent:
-            keep, add = placements.mask(mode, await _bits(connection, selected, system_flags, keywords))
+        if is_silent:
+            keep, add = await _mask(connection, selected, mode, system_flags, keywords)
             selected.believe(ranges, keep, add)
             continue
         snapshot = await selected.learn(ranges)
         for part in snapshot.by_uid(ranges):
-            await connection.send_large(await flag_lines(selected, part, with_uid=command.is_uid))
+            with_uid = command.is_uid and not connection.modes.uidonly
+            await connection.send_large(await telling.flag_lines(selected, part, connection.modes, with_uid=with_uid))
     connection.send(selected.keyword_news())
     await connection.sync(may_expunge=command.is_uid, with_uid=command.is_uid)
-    connection.send(encode.tagged(tag, b"OK", "STORE completed"))
+    message_limit.answer(connection, tag, "STORE completed", limit_code)
 
 
 async def _store_and_tell_mod_seqs(
-    connection: "ImapConnection", selected: Selected, tag: bytes, command: c.Store, parts: list[Slice]
+    connection: "ImapConnection",
+    selected: Selected,
+    tag: bytes,
+    command: c.Store,
+    parts: list[Slice],
+    limit_code: bytes,
 ) -> None:
     """STORE of a client that knows mod-sequences, with a condition or without."""
     system_flags, keywords = split_flags(command.flags)
@@ -108,19 +116,38 @@ async def _store_and_tell_mod_seqs(
     snapshot = await selected.snapshot()
     numbers: list[int] = []  # of those that failed
     is_whole = True
-    for ranges in steps_of(parts, changes.UIDS_PER_STEP):
+    steps = steps_of(parts, changes.UIDS_PER_STEP)
+    for number, ranges in enumerate(steps):
+        await connection.progress.tell(100 * number // len(steps), 100)
         stored = await condstore.store_step(connection, selected, ranges, command, mode, system_flags, keywords)
         believed = None
-        if command.is_silent:
-            believed = placements.mask(mode, await _bits(connection, selected, system_flags, keywords))
+        if command.is_silent and _may_change_all(selected, mode, system_flags, keywords):
+            believed = await _mask(connection, selected, mode, system_flags, keywords)
         is_whole &= await condstore.tell_step(connection, selected, ranges, stored.failed, believed)
         # before removals are told: the numbers are those of the command
         numbers += stored.failed if command.is_uid else [snapshot.seq_of(uid) for uid in stored.failed]
     await connection.sync(may_expunge=command.is_uid)
     if command.unchanged_since is None:
-        connection.send(encode.tagged(tag, b"OK", "STORE completed"))
+        message_limit.answer(connection, tag, "STORE completed", limit_code)
     else:
+        if limit_code:
+            connection.send(encode.untagged(b"NO", "Only the newest messages were looked at", code=limit_code))
         connection.send(await condstore.store_answer(tag, numbers, is_whole=is_whole))
+
+
+def _may_change_all(selected: Selected, mode: FlagMode, system_flags: int, keywords: tuple[str, ...]) -> bool:
+    """Whether STORE does all that its client believes; what it leaves out is told, asked for or not."""
+    named = -1 if mode is FlagMode.REPLACE else system_flags | (-1 << flags.FIRST_KEYWORD_BIT if keywords else 0)
+    return not named & ~selected.standing.changeable
+
+
+async def _mask(
+    connection: "ImapConnection", selected: Selected, mode: FlagMode, system_flags: int, keywords: tuple[str, ...]
+) -> tuple[int, int]:
+    """(keep, add) of what STORE did: of the flags it named those that the reader may change."""
+    keep, add = placements.mask(mode, await _bits(connection, selected, system_flags, keywords))
+    changeable = selected.standing.changeable
+    return keep | ~changeable, add & changeable
 
 
 async def _bits(connection: "ImapConnection", selected: Selected, system_flags: int, keywords: tuple[str, ...]) -> int:
@@ -151,29 +178,9 @@ async def set_flags(
         system_flags,
         keywords,
         _now(),
+        selected.reader_id,
         durable=False,
     )
-
-
-async def flag_lines(selected: Selected, part: Slice, *, with_uid: bool) -> bytes:
-    """`* n FETCH (FLAGS (…))` for each message of the slice; kept with the chunk. About 0.3 us a message, once."""
-    first, last = part.chunk.uids[part.start], part.chunk.uids[part.stop - 1]
-    is_plain = not any(low <= last and high >= first for low, high in selected.recent_ranges)
-    key = (selected.account_id, part.start, part.stop, part.seq, with_uid)
-    rendered = part.chunk.rendered.get(key) if is_plain else None
-    if rendered is None:
-        shown = await selected.shown_flags(part.uids, part.flags)
-        numbers = range(part.seq, part.seq + part.stop - part.start)
-        if with_uid:
-            rows = zip(numbers, part.uids, shown, strict=True)
-            rendered = b"".join([b"* %d FETCH (UID %d FLAGS (%b))\r\n" % row for row in rows])
-        else:
-            rendered = b"".join([b"* %d FETCH (FLAGS (%b))\r\n" % row for row in zip(numbers, shown, strict=True)])
-        if is_plain and len(rendered) <= RENDERING_MAX_BYTES:
-            if len(part.chunk.rendered) >= RENDERINGS_PER_CHUNK:
-                part.chunk.rendered.clear()
-            part.chunk.rendered[key] = rendered
-    return selected.keyword_news() + rendered
 
 
 async def copy(connection: "ImapConnection", tag: bytes, command: c.Copy) -> None:
@@ -183,6 +190,7 @@ async def copy(connection: "ImapConnection", tag: bytes, command: c.Copy) -> Non
     parts = await _slices(connection, tag, command.seq_set, is_uid=command.is_uid)
     if parts is None:
         return
+    message_limit.refuse_too_many(connection, parts)
     count = sum(part.stop - part.start for part in parts)
     try:
         if count > placements.COPY_MAX_MESSAGES:
@@ -195,12 +203,14 @@ async def copy(connection: "ImapConnection", tag: bytes, command: c.Copy) -> Non
             tuple(uid_ranges(parts)),
             command.mailbox,
             _now(),
+            selected.reader_id,
             in_thread=count > changes.UIDS_PER_STEP,
         )
     except Refusal as refusal:
         connection.answer_append_error(tag, refusal)
         return
     await connection.sync(may_expunge=command.is_uid, with_uid=command.is_uid)
+    await quota.warn_if_exceeded(connection, selected.account_id)
     connection.send(encode.tagged(tag, b"OK", "COPY completed", code=await _paced_copyuid(copied)))
 
 
@@ -227,6 +237,7 @@ async def move(connection: "ImapConnection", tag: bytes, command: c.Move) -> Non
     parts = await _slices(connection, tag, command.seq_set, is_uid=command.is_uid)
     if parts is None:
         return
+    parts, limit_code = message_limit.limited(connection, parts)
     moved: list[placements.Copied] = []
     error: Refusal | TryLater | None = None
     try:
@@ -247,7 +258,8 @@ async def move(connection: "ImapConnection", tag: bytes, command: c.Move) -> Non
         return
     # RFC 3501 §6.4.8: FETCH responses to a UID command hold the UID, those about others' changes too
     await connection.sync(may_expunge=True, with_uid=command.is_uid)
-    connection.send(encode.tagged(tag, b"OK", "MOVE completed", code=_highest(connection, selected, before)))
+    code = _highest(connection, selected, before)
+    message_limit.answer(connection, tag, "MOVE completed", limit_code, code=code)
 
 
 async def _move_in_steps(
@@ -258,21 +270,25 @@ async def _move_in_steps(
     Raises:
         Refusal: NOT_FOUND (the other mailbox), CANNOT. TryLater: the disk is full.
     """
-    account_id, store = selected.account_id, connection.context.store
-    target = await store.read(account_id, mailboxes.find, account_id, path)
-    if target.id == selected.mailbox_id:
+    account_id, reader_id, store = selected.account_id, selected.reader_id, connection.context.store
+    target = await store.read(account_id, access.open_selectable, reader_id, path, Right.INSERT)
+    if (target.account_id, target.mailbox.id) == (account_id, selected.mailbox_id):
         raise Refusal(RefusalCode.CANNOT, "The messages are in that mailbox already")
+    count, done = sum(part.stop - part.start for part in parts), 0
     for ranges in steps_of(parts, changes.MOVED_PER_STEP):
         step = await store.write(
-            account_id, placements.move, account_id, selected.mailbox_id, tuple(ranges), path, _now()
+            account_id, placements.move, account_id, selected.mailbox_id, tuple(ranges), path, _now(), reader_id
         )
         if step.from_uids:
             moved.append(step)
+        done += len(step.from_uids)
+        await connection.progress.tell(done, count)
 
 
 async def expunge(connection: "ImapConnection", tag: bytes, command: c.Expunge) -> None:
     """EXPUNGE. Source: RFC 3501 §6.4.3."""
     selected = _writable(connection)
+    rights.need(selected.standing, Right.EXPUNGE)
     before = selected.told_mod_seq
     await _remove_deleted(connection, selected, None)
     await connection.sync(may_expunge=True)
@@ -281,28 +297,34 @@ async def expunge(connection: "ImapConnection", tag: bytes, command: c.Expunge) 
 
 def _highest(connection: "ImapConnection", selected: Selected, before: int) -> bytes:
     """HIGHESTMODSEQ after a removal (RFC 7162 §3.2.7: optional without QRESYNC), for who knows mod-sequences."""
-    has_changed = connection.is_condstore_aware and selected.told_mod_seq > before
+    has_changed = connection.modes.condstore and selected.told_mod_seq > before
     return condstore.highest(selected) if has_changed else b""
 
 
 async def uid_expunge(connection: "ImapConnection", tag: bytes, command: c.UidExpunge) -> None:
     """UID EXPUNGE. Source: RFC 4315 §2.1."""
     selected = _writable(connection)
+    rights.need(selected.standing, Right.EXPUNGE)
     before = selected.told_mod_seq
-    await _remove_deleted(connection, selected, command.seq_set)
+    limit_code = await _remove_deleted(connection, selected, command.seq_set)
     await connection.sync(may_expunge=True, with_uid=True)
-    connection.send(encode.tagged(tag, b"OK", "UID EXPUNGE completed", code=_highest(connection, selected, before)))
+    code = _highest(connection, selected, before)
+    message_limit.answer(connection, tag, "UID EXPUNGE completed", limit_code, code=code)
 
 
 async def _remove_deleted(
     connection: "ImapConnection", selected: Selected, only: SeqSet | None, *, is_told: bool = True
-) -> None:
+) -> bytes:
+    """Remove what is \\Deleted; of a UID EXPUNGE, which has a limit, the response code of RFC 9738."""
     snapshot = await connection.context.views.current(selected.view)
     parts = snapshot.slices() if only is None else snapshot.by_uid(only.normalised(snapshot.last_uid))
     deleted: list[int] = []
     for part in parts:
         deleted += [uid for uid, bits in zip(part.uids, part.flags, strict=True) if bits & flags.DELETED]
         await asyncio.sleep(0)
+    limit_code = b""
+    if only is not None:
+        deleted, limit_code = message_limit.limited_uids(connection, deleted)
     step = changes.MOVED_PER_STEP
     for start in range(0, len(deleted), step):
         ranges = changes.ranges_of(deleted[start : start + step])
@@ -314,9 +336,13 @@ async def _remove_deleted(
                 selected.mailbox_id,
                 tuple(ranges[at : at + RANGES_A_STEP]),
                 _now(),
+                True,
+                selected.reader_id,
             )
         if is_told:
             await connection.sync(may_expunge=True, with_uid=only is not None)
+        await connection.progress.tell(start + step, len(deleted))
+    return limit_code
 
 
 async def close(connection: "ImapConnection", tag: bytes, command: c.Close) -> None:
@@ -326,7 +352,7 @@ async def close(connection: "ImapConnection", tag: bytes, command: c.Close) -> N
     """
     selected = connection.selected
     assert selected is not None
-    if not selected.is_read_only:
+    if not selected.is_read_only and Right.EXPUNGE in selected.standing.rights:  # RFC 4314 §4: without it, nothing
         await _remove_deleted(connection, selected, None, is_told=False)
     connection.selected = None
     connection.send(encode.tagged(tag, b"OK", "CLOSE completed"))

@@ -1,21 +1,25 @@
 """What SEARCH reads of the messages of one slice: rows, headers and whole messages, each only when a key asks for it.
 
-Positions (`at`) count from the beginning of the chunk. What several keys may ask for again is kept until the slice is
-done: placement rows, header cores, and which texts a message contains; at most 512 messages, 4 MiB of cores.
+Positions (`at`) count from the beginning of the slice. What of a placement never changes is read for a whole chunk once
+and kept with it as arrays (`Columns`); what several keys may ask for again is kept until the slice is done: header
+cores, and which texts a message contains; at most 512 messages, 4 MiB of cores.
 A message removed meanwhile is read from `removed` (INV-8: a command works on the view it began with). One that cannot
 be read any more, because its retention is over or its bytes are damaged, is `lost`: it matches nothing, not even NOT.
 Rows are read in steps with a snapshot each: message rows never change, and a uid is never used twice.
 """
 
 import os
-from collections.abc import AsyncIterator, Collection, Sequence
+from array import array
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from pochta import log
 from pochta.errors import Corrupt
+from pochta.index.searcher import Searcher
 from pochta.mime.parse import Part, Scanner, parse
+from pochta.mime.searched import Read
 from pochta.proto.imap.view import Slice
-from pochta.servers.imap.search_text import Needle, Read, find_in_message
+from pochta.servers.imap.search_text import Needle, find_in_message
 from pochta.servers.pace import Pace
 from pochta.store.blobs import Blobs, StoredBlob
 from pochta.store.store import Store
@@ -29,16 +33,18 @@ SPAN_SHARE: Final = 8  # one row wanted in so many of a range: reading the range
 DAY_S: Final = 86_400
 
 
-class Placed(NamedTuple):
-    """What the placement tells; `day` counts from 1970-01-01 in the internal date's own zone.
+Column = Mapping[int, int] | Sequence[int]
+"""Numbers by position."""
 
-    `mod_seq` is 0 for a removed message: the number of the removal is not for those who were not told of it (INV-8).
-    """
 
-    message_id: int
-    size: int
-    day: int
-    mod_seq: int
+class Columns(NamedTuple):
+    """What placements tell, each column by position. `day` counts from 1970-01-01 in the internal date's own zone."""
+
+    message_id: Column
+    size: Column
+    internal_date: Column
+    day: Column
+    saved_at: Column
 
 
 class Mailbox(NamedTuple):
@@ -47,12 +53,26 @@ class Mailbox(NamedTuple):
     store: Store
     account_id: int
     mailbox_id: int
+    searcher: Searcher | None = None  # the text index, asked before messages are read
 
 
 class Facts:
     """The messages of one slice."""
 
-    __slots__ = ("_cores", "_mailbox", "_masks", "_needles", "_placed", "flags", "lost", "pace", "part", "uids")
+    __slots__ = (
+        "_columns",
+        "_cores",
+        "_mailbox",
+        "_masks",
+        "_needles",
+        "_single",
+        "flags",
+        "lost",
+        "pace",
+        "part",
+        "scores",
+        "uids",
+    )
 
     def __init__(self, mailbox: Mailbox, part: Slice, needles: Sequence[Needle], pace: Pace) -> None:
         self._mailbox = mailbox
@@ -62,37 +82,76 @@ class Facts:
         self.flags = part.flags
         self.pace = pace
         self.lost: set[int] = set()
-        self._placed: dict[int, Placed] = {}
+        self.scores: dict[int, int] = {}  # by position: how well fuzzy keys match, 1 to 100
+        self._columns: Columns | None = None
+        self._single: tuple[dict[int, int], ...] = ({}, {}, {}, {}, {})  # the columns, of a few messages
         self._cores: dict[int, bytes] = {}
         self._masks: dict[int, int] = {}
 
-    async def placed(self, among: Collection[int]) -> dict[int, Placed]:
-        """At least the placements of `among`, as far as they are not lost. One or two reads."""
-        missing = {at for at in among if at not in self._placed} - self.lost
+    async def columns(self, among: Collection[int]) -> Columns:
+        """The columns, which hold at least those of `among` that are not lost. No read where the chunk has them."""
+        if self._columns is not None:
+            return self._columns
+        facts = self.part.chunk.facts
+        is_whole = len(self.uids) == len(self.part.chunk.uids)
+        if is_whole and "day" not in facts and len(among) * SPAN_SHARE >= len(self.uids):
+            await self._read_chunk(facts)
+        if is_whole and "day" in facts:
+            self._columns = Columns(*(facts[name] for name in Columns._fields))
+            return self._columns
+        single = Columns(*self._single)
+        missing = {at for at in among if at not in single.message_id} - self.lost
         for table in ("placement", "removed"):
             if missing:
-                await self._read_placed(table, sorted(missing))
-                missing -= self._placed.keys()
+                await self._read_single(table, sorted(missing))
+                missing -= self._single[0].keys()
         self.lost |= missing
-        return self._placed
+        return single
 
-    async def _read_placed(self, table: str, wanted: Sequence[int]) -> None:
-        _, account_id, mailbox_id = self._mailbox
+    async def _read_chunk(self, facts: "dict[str, array[int]]") -> None:
+        """Read the columns of all messages; nothing is kept when some were removed."""
+        _, account_id, mailbox_id, _ = self._mailbox
+        args = (account_id, mailbox_id, self.uids[0], self.uids[-1])
+        rows = await self._mailbox.store.read(account_id, _read_span, *args)
+        if len(rows) == len(self.uids):
+            facts["message_id"] = array("q", [row[1] for row in rows])
+            facts["size"] = array("q", [row[2] for row in rows])
+            facts["internal_date"] = array("q", [row[3] for row in rows])
+            facts["saved_at"] = array("q", [row[5] for row in rows])
+            facts["day"] = array("i", [(row[3] + row[4] * 60) // DAY_S for row in rows])
+        await self.pace.turn()
+
+    async def _read_single(self, table: str, wanted: Sequence[int]) -> None:
+        _, account_id, mailbox_id, _ = self._mailbox
         uids = self.uids
         read = self._mailbox.store.read
         if table == "placement" and len(wanted) * SPAN_SHARE >= wanted[-1] - wanted[0] + 1:
             rows = await read(account_id, _read_span, account_id, mailbox_id, uids[wanted[0]], uids[wanted[-1]])
         else:
             rows = await read(account_id, _read_some, table, account_id, mailbox_id, tuple(uids[at] for at in wanted))
-        is_there = table == "placement"
-        found = {
-            row[0]: Placed(row[1], row[2], (row[3] + row[4] * 60) // DAY_S, row[5] if is_there else 0) for row in rows
-        }
+        found = {row[0]: row for row in rows}
         for at in wanted:
-            one = found.get(uids[at])
-            if one is not None:
-                self._placed[at] = one
+            row = found.get(uids[at])
+            if row is not None:
+                values = (row[1], row[2], row[3], (row[3] + row[4] * 60) // DAY_S, row[5])
+                for column, value in zip(self._single, values, strict=True):
+                    column[at] = value
         await self.pace.turn()
+
+    async def mod_seqs(self, among: Collection[int]) -> dict[int, int]:
+        """The mod_seq of each of `among`, by position.
+
+        Of a removed message it is 0: the number of the removal is not for those who were not told of it (INV-8).
+        """
+        if not among:
+            return {}
+        _, account_id, mailbox_id, _ = self._mailbox
+        wanted = sorted(among)
+        uids = tuple(self.uids[at] for at in wanted)
+        rows = await self._mailbox.store.read(account_id, _read_mod_seqs, account_id, mailbox_id, uids)
+        known: dict[int, int] = dict(rows)
+        await self.pace.turn()
+        return {at: known.get(uid, 0) for at, uid in zip(wanted, uids, strict=True)}
 
     async def sent_days(self, among: Collection[int]) -> dict[int, int | None]:
         """The Date header's day of each of `among`, None without a readable date."""
@@ -100,6 +159,10 @@ class Facts:
         async for at, row in self._message_rows(_SENT_DAY, among, ROWS):
             found[at] = row[1]
         return found
+
+    async def threads(self, among: Collection[int]) -> dict[int, int]:
+        """The thread of each of `among` that is not lost."""
+        return {at: row[1] async for at, row in self._message_rows(_THREAD, among, ROWS)}
 
     async def cores(self, among: Collection[int]) -> dict[int, bytes]:
         """At least the header cores of `among`."""
@@ -149,17 +212,17 @@ class Facts:
 
     async def _message_rows(self, sql: str, among: Collection[int], count: int) -> AsyncIterator[tuple[int, Row]]:
         """(position, row) for each of `among` that is not lost; rows, read `count` at a time, begin with the id."""
-        placed = await self.placed(among)
+        message_ids = (await self.columns(among)).message_id
         wanted = sorted(at for at in among if at not in self.lost)
         for start in range(0, len(wanted), count):
             batch = wanted[start : start + count]
-            ids = tuple(dict.fromkeys(placed[at].message_id for at in batch))
+            ids = tuple(dict.fromkeys(message_ids[at] for at in batch))
             rows = await self._mailbox.store.read(
                 self._mailbox.account_id, _read_messages, sql, self._mailbox.account_id, ids, count
             )
             by_id = {row[0]: row for row in rows}
             for at in batch:
-                row = by_id.get(placed[at].message_id)
+                row = by_id.get(message_ids[at])
                 if row is None:
                     self.lost.add(at)
                 else:
@@ -208,8 +271,9 @@ class _Opened:
         return data
 
 
-_PLACED: Final = "SELECT uid, message_id, size, internal_date, zone_minutes, mod_seq FROM"
+_PLACED: Final = "SELECT uid, message_id, size, internal_date, zone_minutes, saved_at FROM"
 _SENT_DAY: Final = "SELECT id, sent_day FROM message m"
+_THREAD: Final = "SELECT id, thread_id FROM message m"
 _CORE: Final = "SELECT id, header_core FROM message m"
 # the id first, then the fields of StoredBlob; of a header only as much as it is long
 _HEADER: Final = (
@@ -224,7 +288,7 @@ _WHOLE: Final = (
 
 def _read_span(tx: Tx, account_id: int, mailbox_id: int, first: int, last: int) -> list[Row]:
     return tx.rows(
-        f"{_PLACED} placement WHERE account_id = ? AND mailbox_id = ? AND uid BETWEEN ? AND ?",
+        f"{_PLACED} placement WHERE account_id = ? AND mailbox_id = ? AND uid BETWEEN ? AND ? ORDER BY uid",
         (account_id, mailbox_id, first, last),
     )
 
@@ -237,6 +301,18 @@ def _read_some(tx: Tx, table: str, account_id: int, mailbox_id: int, uids: tuple
             f"{_PLACED} {table} WHERE account_id = ? AND mailbox_id = ? AND uid IN ({_marks(part)})",
             (account_id, mailbox_id, *part),
         )
+    return rows
+
+
+def _read_mod_seqs(tx: Tx, account_id: int, mailbox_id: int, uids: tuple[int, ...]) -> list[Row]:
+    """(uid, mod_seq) of those that are there; others between them may come along."""
+    in_mailbox = "SELECT uid, mod_seq FROM placement WHERE account_id = ? AND mailbox_id = ?"
+    if len(uids) * SPAN_SHARE >= uids[-1] - uids[0] + 1:
+        return tx.rows(f"{in_mailbox} AND uid BETWEEN ? AND ?", (account_id, mailbox_id, uids[0], uids[-1]))
+    rows: list[Row] = []
+    for start in range(0, len(uids), ROWS):
+        part = _padded(uids[start : start + ROWS], ROWS)
+        rows += tx.rows(f"{in_mailbox} AND uid IN ({_marks(part)})", (account_id, mailbox_id, *part))
     return rows
 
 

@@ -9,20 +9,26 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from pochta.errors import TryLater
+from pochta.errors import Refusal, RefusalCode, TryLater
 from pochta.proto.imap import encode
 from pochta.proto.imap.seqset import encode_ranges
 from pochta.proto.imap.view import Difference, Slice, Snapshot
+from pochta.servers.imap import telling
+from pochta.servers.imap.modes import Modes
 from pochta.servers.imap.views import View, Views
 from pochta.servers.pace import Pace
-from pochta.store import changes, flags, mailboxes, placements
+from pochta.store import changes, flags, mailboxes, placements, rights
+from pochta.store.access import Opened
 from pochta.store.changes import UidRange
-from pochta.store.mailboxes import Mailbox
+from pochta.store.rights import Right
 from pochta.store.store import Store
 
-RENDERED_A_TURN: Final = 1000  # lines made before the loop has its turn (INV-12)
+if TYPE_CHECKING:
+    from pochta.servers.imap.contexts import Contexts
+    from pochta.servers.imap.notify_reach import Reach
+
 COMPARED_INLINE_MAX: Final = 20_000  # messages, 0.2 us each
 NAMES_MAX_BYTES: Final = 64 * 1024  # of names of sets of flags a session keeps; a mailbox in use has some dozens
 NAME_BYTES: Final = 150  # of a dictionary's entry besides the names
@@ -52,13 +58,17 @@ def split_flags(names: Sequence[str]) -> tuple[int, tuple[str, ...]]:
     return bits, tuple(keywords)
 
 
-def keyword_lists(keywords: Mapping[int, str], *, is_read_only: bool) -> tuple[bytes, bytes]:
-    """The lists of FLAGS and PERMANENTFLAGS. RFC 3501 §7.1: `\\*` while there is room for new keywords."""
+def keyword_lists(keywords: Mapping[int, str], changeable: int) -> tuple[bytes, bytes]:
+    """The lists of FLAGS and PERMANENTFLAGS, `changeable` being a mask of what the reader may set and clear.
+
+    RFC 3501 §7.1: `\\*` while there is room for new keywords. RFC 4314 §5.1.1: as the reader's rights are.
+    """
     shown = encode.flag_list([*_SYSTEM_NAMES, *keywords.values()])
-    if is_read_only:
-        return shown, b"()"
-    more = ["\\*"] if len(keywords) < flags.KEYWORD_BITS else []
-    return shown, encode.flag_list([*_SYSTEM_NAMES, *keywords.values(), *more])
+    permanent = [name for bit, name in SYSTEM_FLAGS if bit & changeable]
+    if changeable >> flags.FIRST_KEYWORD_BIT:
+        permanent += keywords.values()
+        permanent += ["\\*"] if len(keywords) < flags.KEYWORD_BITS else []
+    return shown, encode.flag_list(permanent)
 
 
 class Selected:
@@ -70,30 +80,43 @@ class Selected:
         "_names_bytes",
         "_recent",
         "_snapshot",
+        "_standing_version",
         "_store",
         "_told_keywords",
         "_untold",
         "_views",
         "account_id",
+        "contexts",
         "count",
         "is_read_only",
         "mailbox_id",
         "mod_seq",
         "path",
+        "reader_id",
+        "saved_ranges",
+        "standing",
         "uid_next",
+        "uid_validity",
         "view",
     )
 
-    def __init__(self, store: Store, views: Views, account_id: int, mailbox: Mailbox, *, is_read_only: bool) -> None:
+    def __init__(self, store: Store, views: Views, opened: Opened, reader_id: int, *, is_read_only: bool) -> None:
         self._store = store
         self._views = views
-        self.account_id = account_id
+        account_id, mailbox, standing = opened
+        self.account_id = account_id  # whose mailbox it is
+        self.reader_id = reader_id  # who looks at it
+        self.standing = standing
+        self._standing_version = store.data_version()
         self.mailbox_id = mailbox.id
         self.path = mailbox.path
         self.is_read_only = is_read_only
-        self.view: View = views.view(account_id, mailbox.id)
+        self.view: View = views.view(account_id, mailbox.id, standing.seen_by)
         self.mod_seq = mailbox.mod_seq
         self.uid_next = mailbox.uid_next
+        self.uid_validity = mailbox.uid_validity
+        self.contexts: Contexts | None = None  # searches to keep up with (RFC 5267 §4.3)
+        self.saved_ranges: Sequence[UidRange] = ()  # what `$` names (RFC 5182 §2.1)
         self.count = mailbox.message_count  # what EXISTS told
         self._snapshot: Snapshot | None = None  # read when a command first needs it: SELECT never counts
         self._untold: list[UidRange] = []  # flags changed between SELECT and the first use of the snapshot
@@ -107,7 +130,10 @@ class Selected:
     def is_told_everything(self) -> bool:
         """Whether the client knows all that this worker knows now; no read."""
         snapshot = self._snapshot
-        return snapshot is not None and snapshot is self.view.snapshot and self.view.seen_version == self._store_version
+        version = self._store_version
+        if self.reader_id != self.account_id and self._standing_version != version:
+            return False  # rights may have changed
+        return snapshot is not None and snapshot is self.view.snapshot and self.view.seen_version == version
 
     @property
     def told_mod_seq(self) -> int:
@@ -124,6 +150,30 @@ class Selected:
             self._snapshot, self._untold = await self._views.at_selection(self.view, self.mod_seq, self.uid_next)
             self.count = self._snapshot.count
         return self._snapshot
+
+    async def check_rights(self) -> bytes:
+        """Ask anew what the reader of another's mailbox may do, and tell; one small read where the store has changed.
+
+        Raises:
+            Refusal: NO_PERMISSION, the mailbox can no longer be read.
+        """
+        version = self._store_version
+        if self.reader_id == self.account_id or version == self._standing_version:
+            return b""
+        before = self.standing
+        args = (self.account_id, self.mailbox_id, self.reader_id)
+        self.standing = await self._store.read(self.account_id, rights.standing, *args)
+        if Right.READ not in self.standing.rights:
+            raise Refusal(RefusalCode.NO_PERMISSION, "The right to read this mailbox was taken back")
+        self._standing_version = version
+        if before.seen_by != self.standing.seen_by:
+            # \Seen is another one from here on; the next `sync` compares the flags and tells those that differ
+            self.view = self._views.view(self.account_id, self.mailbox_id, self.standing.seen_by)
+        if before.changeable == self.standing.changeable or self.is_read_only:
+            return b""
+        # RFC 4314 §5.1.1: a server that asks at each command tells when the answer is another
+        shown, permanent = self.tell_keywords(self._told_keywords)
+        return b"* FLAGS %b\r\n* OK [PERMANENTFLAGS %b] Flags that are kept\r\n" % (shown, permanent)
 
     async def claim_recent(self, first_uid: int, uid_next: int) -> None:
         """Make the messages first_uid <= uid < uid_next \\Recent here and nowhere else (RFC 3501 §2.3.2)."""
@@ -158,6 +208,11 @@ class Selected:
         snapshot = await self.snapshot()
         return sum(len(part.uids) for part in snapshot.by_uid(self._recent))
 
+    def forget_recent(self) -> None:
+        """Show \\Recent no more: the client has switched on IMAP4rev2, which does not have it."""
+        self._recent = []
+        self._names.clear()
+
     @property
     def untold_ranges(self) -> Sequence[UidRange]:
         """The uids whose flags in the snapshot are newer than what the client was told."""
@@ -177,9 +232,9 @@ class Selected:
         return await self._views.is_current(self.view, self.told_mod_seq)
 
     async def sync(
-        self, *, may_expunge: bool, with_uid: bool = False, with_mod_seq: bool = False
+        self, modes: Modes, *, may_expunge: bool, with_uid: bool = False, reach: "Reach | None" = None
     ) -> AsyncIterator[bytes]:
-        """The untagged responses that bring the client up to date, in blocks; `with_mod_seq` holds UIDs too.
+        """The untagged responses that bring the client up to date, in blocks; with `reach`, as far as it permits.
 
         Raises:
             Refusal: NOT_FOUND, the mailbox was removed.
@@ -188,30 +243,36 @@ class Selected:
             return
         old = await self.snapshot()
         new = await self._views.current(self.view)
+        if reach is not None:
+            new, may_expunge = await reach.target(old, new), True
         if new is old:
             return
         removed, changed, added = await _difference(old, new)
         if removed and not may_expunge:
             # INV-8: the next command that permits it tells everything
-            if with_mod_seq:
+            if modes.condstore:
                 # RFC 7162 §3.2: MODSEQ items may have told more than the removals that wait
                 self._is_held_back = True
                 yield b"* OK [HIGHESTMODSEQ %d] Removals are told later\r\n" % old.mod_seq
             return
-        changed = chain(changed, self._still_untold(new))
+        if reach is None or reach.has_flags:
+            changed = chain(changed, self._still_untold(new))
         self._snapshot = new
         self.count = new.count
-        for start in range(0, len(removed), RENDERED_A_TURN):
-            yield b"".join([b"* %d EXPUNGE\r\n" % seq for seq in removed[start : start + RENDERED_A_TURN]])
+        if removed and self.contexts is not None:
+            yield self.contexts.removed(old, removed)
+        for lines in telling.removals(modes, old, removed):
+            yield lines
         if added:
-            await self.claim_recent(added[0][0], added[-1][0] + 1)
-            yield b"* %d EXISTS\r\n* %d RECENT\r\n" % (new.count, await self.recent_count())
+            if not modes.rev2:
+                await self.claim_recent(added[0][0], added[-1][0] + 1)
+            yield telling.arrivals(modes, new.count, await self.recent_count())
         for block in changed:
-            if with_mod_seq:
+            if modes.condstore:
                 for start in range(0, len(block), MOD_SEQS_A_READ):
-                    yield await self._mod_seq_lines(new, block[start : start + MOD_SEQS_A_READ])
+                    yield await self._mod_seq_lines(new, block[start : start + MOD_SEQS_A_READ], modes)
             else:
-                yield await self._changed_lines(new, block, with_uid=with_uid)
+                yield await telling.changed_flags(self, new, block, modes, with_uid=with_uid)
             await asyncio.sleep(0)
         if self._is_held_back:
             self._is_held_back = False
@@ -223,30 +284,19 @@ class Selected:
         for part in new.by_uid(untold):
             yield list(zip(part.uids, part.flags, strict=True))
 
-    async def _changed_lines(self, new: Snapshot, changed: Sequence[tuple[int, int]], *, with_uid: bool) -> bytes:
-        lines: list[bytes] = []
-        for uid, bits in changed:
-            shown = await self.flag_names(bits, is_recent=self.is_recent(uid))
-            if with_uid:
-                lines.append(b"* %d FETCH (UID %d FLAGS (%b))\r\n" % (new.seq_of(uid), uid, shown))
-            else:
-                lines.append(b"* %d FETCH (FLAGS (%b))\r\n" % (new.seq_of(uid), shown))
-        return self.keyword_news() + b"".join(lines)
-
-    async def _mod_seq_lines(self, new: Snapshot, changed: Sequence[tuple[int, int]]) -> bytes:
-        """As `_changed_lines`, with flags and mod_seq as one row has them now; a message that is gone has no line."""
+    async def _mod_seq_lines(self, new: Snapshot, changed: Sequence[tuple[int, int]], modes: Modes) -> bytes:
+        """Flags and mod_seq of changed messages, as one row has them now; a message that is gone has no line."""
         ranges = tuple(changes.ranges_of([uid for uid, _ in changed]))
-        args = (self.account_id, self.mailbox_id, ranges)
-        lines: list[bytes] = []
-        for uid, bits, mod_seq in await self._store.read(self.account_id, placements.mod_seqs_of, *args):
-            shown = await self.flag_names(bits, is_recent=self.is_recent(uid))
-            lines.append(b"* %d FETCH (UID %d FLAGS (%b) MODSEQ (%d))\r\n" % (new.seq_of(uid), uid, shown, mod_seq))
-        return self.keyword_news() + b"".join(lines)
+        args = (self.account_id, self.mailbox_id, ranges, self.view.seen_by)
+        rows = await self._store.read(self.account_id, placements.mod_seqs_of, *args)
+        # RFC 7162 §3.2: what is told may be newer than the snapshot, and removals in between are not told yet
+        self._is_held_back |= any(row[2] > new.mod_seq for row in rows)
+        return await telling.changed_rows(self, [new.seq_of(row[0]) for row in rows], rows, modes)
 
     def tell_keywords(self, keywords: Mapping[int, str]) -> tuple[bytes, bytes]:
         """As `keyword_lists`, noted as told."""
         self._told_keywords = keywords
-        return keyword_lists(keywords, is_read_only=self.is_read_only)
+        return keyword_lists(keywords, 0 if self.is_read_only else self.standing.changeable)
 
     def keyword_news(self) -> bytes:
         """FLAGS and PERMANENTFLAGS, if this worker has shown a keyword that is not on the client's list; no read."""
@@ -304,7 +354,7 @@ class Selected:
         new = await self._views.current(self.view)
         if new is old:
             return old
-        self._untold = _without(self._untold, ranges)
+        self._untold = without_ranges(self._untold, ranges)
         removed, changed, added = await _difference(old, new)
         if not (removed or added or self._untold):
             named = {uid for part in old.by_uid(ranges) for uid in part.uids}
@@ -320,7 +370,7 @@ class Selected:
         new = await self._views.current(self.view)
         if new is old:
             return
-        self._untold = _without(self._untold, ranges)
+        self._untold = without_ranges(self._untold, ranges)
         removed, changed, added = await _difference(old, new)
         rows: dict[int, int] = {}
         pace = Pace()
@@ -345,7 +395,7 @@ class Selected:
     def take_over(self, ranges: Sequence[UidRange], rows: Mapping[int, int]) -> None:
         """Note that the client was told these flags of the messages of `ranges`, by uid; what is not there stays."""
         if self._snapshot is not None:
-            self._untold = _without(self._untold, ranges)
+            self._untold = without_ranges(self._untold, ranges)
             self._merged(self._snapshot, ranges, rows)
 
 
@@ -375,7 +425,7 @@ async def encode_many(numbers: Sequence[int]) -> bytes:
     return encode_ranges(numbers)
 
 
-def _without(ranges: Sequence[UidRange], cut: Sequence[UidRange]) -> list[UidRange]:
+def without_ranges(ranges: Sequence[UidRange], cut: Sequence[UidRange]) -> list[UidRange]:
     """The uids of `ranges` that are not in `cut`; both rise without overlap."""
     left: list[UidRange] = []
     at = 0

@@ -1,25 +1,29 @@
-"""STARTTLS, LOGIN and AUTHENTICATE. Source: RFC 3501 §6.2, RFC 4959 (initial response), RFC 5530 §3 (codes)."""
+"""STARTTLS, LOGIN, AUTHENTICATE and UNAUTHENTICATE. What the mechanisms are, `accounts/sign_in.py` knows.
+
+Source: RFC 3501 §6.2, RFC 4959 (initial response), RFC 5530 §3 (codes), RFC 8437 (UNAUTHENTICATE).
+"""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pochta.accounts.auth import Service
+from pochta.accounts.auth import AuthenticatedAccount
 from pochta.errors import Refusal, RefusalCode, RemoteProtocolError, TryLater
 from pochta.log import Secret
-from pochta.proto import sasl
 from pochta.proto.imap import commands as c
 from pochta.proto.imap import encode
+from pochta.servers.imap import capabilities, compress
 
 if TYPE_CHECKING:
+    from pochta.accounts.exchanges import Exchange
     from pochta.servers.imap.connection import ImapConnection
 
 
 @dataclass(slots=True)
-class Exchange:
-    """An AUTHENTICATE under way; `login` holds the state of LOGIN, None for PLAIN."""
+class Authenticating:
+    """An AUTHENTICATE under way."""
 
     tag: bytes
-    login: sasl.LoginExchange | None
+    exchange: "Exchange"
 
 
 async def start_tls(connection: "ImapConnection", tag: bytes, command: c.StartTls) -> None:
@@ -33,67 +37,68 @@ async def start_tls(connection: "ImapConnection", tag: bytes, command: c.StartTl
 
 async def login(connection: "ImapConnection", tag: bytes, command: c.Login) -> None:
     """LOGIN"""
-    if not connection.may_sign_in:
-        raise _privacy_required()
-    await _verify(connection, tag, command.username, Secret(command.password), "LOGIN")
-
-
-def _privacy_required() -> Refusal:
-    return Refusal(RefusalCode.PRIVACY_REQUIRED, "Start TLS first: others could read the password")
+    try:
+        account = await connection.context.sign_ins.verify(
+            command.username, Secret(command.password), connection.channel
+        )
+    except (Refusal, TryLater) as error:
+        _refuse(connection, tag, error)
+    else:
+        _accept(connection, tag, account, "LOGIN")
 
 
 async def authenticate(connection: "ImapConnection", tag: bytes, command: c.Authenticate) -> None:
-    """AUTHENTICATE PLAIN and LOGIN; another mechanism gets NO, and the client tries the next."""
-    if command.mechanism not in ("PLAIN", "LOGIN"):
-        connection.send(encode.tagged(tag, b"NO", "Unsupported authentication mechanism", code=b"CANNOT"))
-        return
-    if not connection.may_sign_in:
-        raise _privacy_required()
-    exchange = Exchange(tag, sasl.LoginExchange() if command.mechanism == "LOGIN" else None)
-    connection.sasl = exchange
-    if command.initial is not None:
-        await continue_authenticate(connection, command.initial)
-    else:
-        connection.engine.challenge(b"" if exchange.login is None else sasl.LOGIN_USERNAME)
+    """AUTHENTICATE; a mechanism that is not offered gets NO, and the client tries the next."""
+    exchange = connection.context.sign_ins.begin(command.mechanism, connection.channel)
+    await _step(connection, Authenticating(tag, exchange), command.initial)
 
 
 async def continue_authenticate(connection: "ImapConnection", response: bytes | None) -> None:
     """The client answered a challenge; None when it cancelled."""
-    exchange = connection.sasl
-    assert exchange is not None
+    under_way = connection.sasl
+    assert under_way is not None
     connection.sasl = None
-    if response is None:
-        connection.send(encode.tagged(exchange.tag, b"BAD", "AUTHENTICATE cancelled"))
+    if response is not None:
+        await _step(connection, under_way, response)
         return
-    try:
-        if exchange.login is None:
-            credentials = sasl.decode_plain(response)
-        else:
-            exchange.login.respond(response)
-            if exchange.login.credentials is None:
-                connection.sasl = exchange
-                connection.engine.challenge(exchange.login.challenge or b"")
-                return
-            credentials = exchange.login.credentials
-    except RemoteProtocolError as error:
-        connection.send(encode.tagged(exchange.tag, b"BAD", str(error)))
-        return
-    try:
-        if credentials.authzid not in ("", credentials.authcid):
-            raise Refusal(RefusalCode.AUTH_FAILED, "You cannot act for another account")
-        await _verify(connection, exchange.tag, credentials.authcid, Secret(credentials.password), "AUTHENTICATE")
-    except (Refusal, TryLater) as error:
-        connection.answer_error(exchange.tag, error)
-
-
-async def _verify(connection: "ImapConnection", tag: bytes, username: str, password: Secret, word: str) -> None:
-    try:
-        account = await connection.context.authenticator.verify(
-            username, password, service=Service.IMAP, peer=connection.peer_address
-        )
-    except (Refusal, TryLater) as error:
-        connection.answer_error(tag, error)
+    connection.send(encode.tagged(under_way.tag, b"BAD", "AUTHENTICATE cancelled"))
+    if under_way.exchange.has_failed:
         connection.count_auth_failure()
-        return
+
+
+async def _step(connection: "ImapConnection", under_way: Authenticating, response: bytes | None) -> None:
+    try:
+        step = await under_way.exchange.step(response)
+    except RemoteProtocolError as error:
+        connection.send(encode.tagged(under_way.tag, b"BAD", str(error)))
+    except (Refusal, TryLater) as error:
+        _refuse(connection, under_way.tag, error)
+    else:
+        if isinstance(step, bytes):
+            connection.sasl = under_way
+            connection.engine.challenge(step)
+        else:
+            _accept(connection, under_way.tag, step, "AUTHENTICATE")
+
+
+def _refuse(connection: "ImapConnection", tag: bytes, error: Refusal | TryLater) -> None:
+    connection.answer_error(tag, error)
+    if not isinstance(error, Refusal) or error.code is not RefusalCode.PRIVACY_REQUIRED:
+        connection.count_auth_failure()
+
+
+def _accept(connection: "ImapConnection", tag: bytes, account: AuthenticatedAccount, word: str) -> None:
     connection.signed_in(account)
-    connection.send(encode.tagged(tag, b"OK", f"{word} completed", code=b"CAPABILITY " + connection.capabilities()))
+    connection.send(
+        encode.tagged(tag, b"OK", f"{word} completed", code=b"CAPABILITY " + capabilities.shown(connection))
+    )
+
+
+async def unauthenticate(connection: "ImapConnection", tag: bytes, command: c.Unauthenticate) -> None:
+    """UNAUTHENTICATE: as if nobody had signed in; TLS stays, and with it the client's certificate."""
+    connection.signed_out()
+    # RFC 8437 §3: NO is not permitted
+    code = b"CAPABILITY " + capabilities.shown(connection)
+    connection.send(encode.tagged(tag, b"OK", "UNAUTHENTICATE completed", code=code))
+    # RFC 8437 §4.1: the compression layer ends behind the answer
+    compress.end(connection)

@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 
 from pochta.errors import Refusal, RefusalCode
 from pochta.proto.imap.view import Snapshot
+from pochta.servers.imap.sort_columns import MailboxColumns
 from pochta.servers.pace import Pace
 from pochta.store import changes, flags, placements
 from pochta.store.changes import UidRange
@@ -25,7 +26,8 @@ CHANGES_MAX_CHARS: Final = 64 * 1024  # of their uids as text: 10 000 ranges, de
 RANGES_A_STEP: Final = 200  # read at once: 1-2 ms
 INLINE_MAX_UIDS: Final = 400  # read on the spot; more goes in slices
 RESTORED_INLINE_MAX: Final = 2000  # removed messages put back into a snapshot, 2 us each
-MESSAGE_BYTES: Final = 12 + 2 * 44  # two arrays, and up to two renderings (messages.RENDERINGS_PER_CHUNK)
+# two arrays, up to two renderings (telling.RENDERINGS_PER_CHUNK), what searches read (search_facts.Columns) and found
+MESSAGE_BYTES: Final = 12 + 2 * 44 + 36 + 4 * 2
 VIEWS_MAX: Final = 20_000  # two for each of the default number of connections; about 0.5 KiB each without snapshot
 
 ANY_KEYWORD: Final = (1 << 63) - 1  # bits nobody knows all of: the dictionary is read again
@@ -34,13 +36,17 @@ _SYSTEM_FLAGS: Final = (1 << flags.FIRST_KEYWORD_BIT) - 1
 
 
 class View:
-    """The current snapshot of one mailbox; `recent_uid` is the first uid that no session has claimed as \\Recent."""
+    """The current snapshot of one mailbox, as its owner or, with `seen_by`, as one reader sees it.
 
-    __slots__ = ("account_id", "is_removed", "lock", "mailbox_id", "recent_uid", "seen_version", "snapshot")
+    `recent_uid` is the first uid that no session has claimed as \\Recent.
+    """
 
-    def __init__(self, account_id: int, mailbox_id: int) -> None:
+    __slots__ = ("account_id", "is_removed", "lock", "mailbox_id", "recent_uid", "seen_by", "seen_version", "snapshot")
+
+    def __init__(self, account_id: int, mailbox_id: int, seen_by: int) -> None:
         self.account_id = account_id
         self.mailbox_id = mailbox_id
+        self.seen_by = seen_by
         self.snapshot: Snapshot | None = None
         self.seen_version = -1  # data_version when the snapshot was last known to be current
         self.recent_uid = 0
@@ -68,7 +74,7 @@ def _read_news(tx: Tx, account_id: int, mailbox_id: int, since: int) -> _News:
     rows = _few_changes(tx, account_id, mailbox_id, since)
     if rows is None or not _reaches_back(tx, account_id, since):
         return _News(mod_seq, None)
-    ranges = [one for kind, uids in rows if kind != changes.Kind.MAILBOX for one in changes.decode_ranges(uids)]
+    ranges = [one for kind, uids in rows if kind <= changes.Kind.REMOVED for one in changes.decode_ranges(uids)]
     return _News(mod_seq, changes.merge_ranges(ranges))
 
 
@@ -84,13 +90,13 @@ def _few_changes(tx: Tx, account_id: int, mailbox_id: int, since: int) -> list[t
 
 
 def _read_small_news(
-    tx: Tx, account_id: int, mailbox_id: int, since: int
+    tx: Tx, account_id: int, mailbox_id: int, seen_by: int, since: int
 ) -> tuple[_News, Sequence[tuple[int, int]] | None]:
     """The news and, when they are few, the flags of the uids they name."""
     news = _read_news(tx, account_id, mailbox_id, since)
     if news.ranges is None or sum(last - first + 1 for first, last in news.ranges) > INLINE_MAX_UIDS:
         return news, None
-    rows: Sequence[tuple[int, int]] = placements.flags_of(tx, account_id, mailbox_id, news.ranges)
+    rows: Sequence[tuple[int, int]] = placements.flags_of(tx, account_id, mailbox_id, news.ranges, seen_by)
     return news, rows
 
 
@@ -151,20 +157,25 @@ class Views:
     def __init__(self, store: Store, *, memory_limit_bytes: int) -> None:
         self._store = store
         self._memory_limit_messages = memory_limit_bytes // MESSAGE_BYTES
-        self._views: OrderedDict[tuple[int, int], View] = OrderedDict()
+        self._views: OrderedDict[tuple[int, int, int], View] = OrderedDict()
         self._keywords: dict[int, dict[int, str]] = {}
+        self.columns = MailboxColumns(lambda: memory_limit_bytes - self._snapshot_bytes)  # of SORT and THREAD
 
     @property
     def memory_bytes(self) -> int:
-        """What the snapshots kept take, about."""
+        """What is kept of mailboxes takes, about."""
+        return self._snapshot_bytes + self.columns.memory_bytes
+
+    @property
+    def _snapshot_bytes(self) -> int:
         return MESSAGE_BYTES * sum(one.snapshot.count for one in self._views.values() if one.snapshot is not None)
 
-    def view(self, account_id: int, mailbox_id: int) -> View:
-        """The mailbox's view; it may have no snapshot yet."""
-        key = (account_id, mailbox_id)
+    def view(self, account_id: int, mailbox_id: int, seen_by: int = 0) -> View:
+        """The mailbox's view, with \\Seen as the reader `seen_by` has it; it may have no snapshot yet."""
+        key = (account_id, mailbox_id, seen_by)
         view = self._views.get(key)
         if view is None:
-            view = self._views[key] = View(account_id, mailbox_id)
+            view = self._views[key] = View(account_id, mailbox_id, seen_by)
             if len(self._views) > VIEWS_MAX:
                 self._views.popitem(last=False)  # sessions that still use it keep it, alone
         self._views.move_to_end(key)
@@ -190,8 +201,9 @@ class Views:
         Raises:
             Refusal: NOT_FOUND, the mailbox was removed.
         """
-        if (view.account_id, view.mailbox_id) in self._views:
-            self._views.move_to_end((view.account_id, view.mailbox_id))
+        key = (view.account_id, view.mailbox_id, view.seen_by)
+        if key in self._views:
+            self._views.move_to_end(key)
         async with view.lock:
             version = self._store.data_version()
             snapshot = view.snapshot
@@ -228,10 +240,7 @@ class Views:
         uids, bits = array("I"), array("q")
         async with self._store.snapshot(view.account_id) as snapshot:
             mod_seq = _read_mod_seq(snapshot, view.account_id, view.mailbox_id)
-            async for rows in snapshot.slices(
-                "SELECT uid, flags FROM placement WHERE account_id = ? AND mailbox_id = ? ORDER BY uid",
-                (view.account_id, view.mailbox_id),
-            ):
+            async for rows in snapshot.slices(*placements.all_flags(view.account_id, view.mailbox_id, view.seen_by)):
                 uids.extend([row[0] for row in rows])
                 bits.extend([row[1] for row in rows])
         self._drop_least_used(len(uids), view)
@@ -241,7 +250,9 @@ class Views:
         account_id, mailbox_id = view.account_id, view.mailbox_id
         if await self._store.read(account_id, _read_mod_seq, account_id, mailbox_id) == old.mod_seq:
             return old
-        news, rows = await self._store.read(account_id, _read_small_news, account_id, mailbox_id, old.mod_seq)
+        news, rows = await self._store.read(
+            account_id, _read_small_news, account_id, mailbox_id, view.seen_by, old.mod_seq
+        )
         if rows is not None and news.ranges is not None:
             return old.refreshed(news.ranges, rows, news.mod_seq)
         if news.ranges is None:
@@ -255,7 +266,7 @@ class Views:
                 # step by step: taking over a million flags at once would hold the loop for half a second
                 for part in _steps(news.ranges):
                     rows: list[tuple[int, int]] = []
-                    rows += placements.flags_of(snapshot, view.account_id, view.mailbox_id, part)
+                    rows += placements.flags_of(snapshot, view.account_id, view.mailbox_id, part, view.seen_by)
                     old = old.refreshed(part, rows, news.mod_seq)
                     await asyncio.sleep(0)
                 return Snapshot(old.chunks, news.mod_seq)

@@ -13,15 +13,17 @@ import asyncio
 import ssl
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from pochta import clock, log
-from pochta.accounts.auth import AuthenticatedAccount, Authenticator, Service
-from pochta.errors import Refusal, RefusalCode, TryLater
+from pochta.accounts.auth import AuthenticatedAccount, Service
+from pochta.accounts.sign_in import Channel, SignIns
+from pochta.errors import Refusal, RemoteProtocolError, TryLater
 from pochta.log import Secret
 from pochta.net.connection import Connection
 from pochta.proto.pop3 import events
 from pochta.proto.pop3.server import Pop3Server
+from pochta.servers.channel import channel_of
 from pochta.servers.pace import Pace
 from pochta.servers.pop3 import inbox as inboxes
 from pochta.servers.pop3.inbox import Inbox
@@ -30,6 +32,9 @@ from pochta.servers.pop3.retrieve import retrieve, top
 from pochta.servers.refusal import pop3_answer
 from pochta.servers.signed_in import SignedIn, Ticket
 from pochta.store.store import Store
+
+if TYPE_CHECKING:
+    from pochta.accounts.exchanges import Exchange, Step
 
 FLUSH_BYTES: Final = 64 * 1024  # INV-7: output above that waits for the peer
 HELD_INPUT_BYTES: Final = 64 * 1024  # pipelined commands waiting: RETR of some 6000 messages
@@ -42,7 +47,7 @@ class Pop3Context:
 
     hostname: str
     store: Store
-    authenticator: Authenticator
+    sign_ins: SignIns
     signed_in: SignedIn
     connections: "set[Pop3Connection]"
     updates: set[asyncio.Task[Refusal | TryLater | None]]
@@ -59,6 +64,7 @@ class Pop3Connection(Connection):
 
     __slots__ = (
         "_auth_failures",
+        "_exchange",
         "_has_eof",
         "_inbox",
         "_is_pumping",
@@ -92,12 +98,19 @@ class Pop3Connection(Connection):
         self._is_signed_out = False
         self._has_eof = False
         self._auth_failures = 0
+        self._exchange: Exchange | None = None  # AUTH under way
         self._login_until_s = 0.0
+
+    @property
+    def channel(self) -> Channel:
+        """The connection as it is now, to those who let people in."""
+        return channel_of(self, Service.POP3, is_private=self.engine.may_sign_in)
 
     def on_connect(self) -> None:
         self.context.connections.add(self)
         self.context.counters["pop3_connections"] += 1
         self.engine.is_secure = self.is_secure
+        self.engine.mechanisms = self.context.sign_ins.mechanisms(self.channel)
         self._login_until_s = clock.monotonic_s() + LOGIN_TIMEOUTS * self.context.login_timeout_s
         self._reset_deadline()
         log.event("pop3.connect", conn=self.id, peer=self.peer_address, tls=self.tls_version)
@@ -234,7 +247,7 @@ class Pop3Connection(Connection):
     async def _answer(self, event: events.Event) -> None:
         if isinstance(event, events.Turn):
             await self.flush()
-        elif isinstance(event, events.Credentials):
+        elif isinstance(event, events.Credentials | events.Auth | events.AuthResponse):
             await self._sign_in(event)
         elif isinstance(event, events.StartTls):
             await self._start_tls()
@@ -255,17 +268,33 @@ class Pop3Connection(Connection):
             log.event("pop3.refused", conn=self.id, account=self.address or None, text=text, detail=error.detail)
         self.engine.refuse(text, code)
 
-    async def _sign_in(self, event: events.Credentials) -> None:
+    async def _sign_in(self, event: events.Credentials | events.Auth | events.AuthResponse) -> None:
+        exchange, self._exchange = self._exchange, None
+        sign_ins = self.context.sign_ins
         try:
-            if event.authzid not in ("", event.username):
-                raise Refusal(RefusalCode.AUTH_FAILED, "You cannot act for another account")
-            account = await self.context.authenticator.verify(
-                event.username, Secret(event.password), service=Service.POP3, peer=self.peer_address
-            )
+            if isinstance(event, events.Credentials):
+                step: Step = await sign_ins.verify(event.username, Secret(event.password), self.channel)
+            elif isinstance(event, events.Auth):
+                exchange = sign_ins.begin(event.mechanism, self.channel)
+                step = await exchange.step(event.initial_response)
+            else:
+                assert exchange is not None
+                step = await exchange.step(event.data)
+        except RemoteProtocolError as error:
+            text = str(error)
+            self.engine.reject(text[:1].upper() + text[1:])
         except (Refusal, TryLater) as error:
             self.refuse(error)
             self._count_auth_failure()
-            return
+        else:
+            if isinstance(step, bytes):
+                self._exchange = exchange
+                self.engine.challenge(step)
+            else:
+                await self._open(step)
+
+    async def _open(self, account: AuthenticatedAccount) -> None:
+        """Give the account its list of messages."""
         try:
             if self.context.locks is not None:
                 await self.context.locks.acquire(account.account_id, self.end_session)
@@ -306,6 +335,7 @@ class Pop3Connection(Connection):
         self._send()
         await self.start_tls(self.context.tls)
         dropped = self.engine.start_tls_done()
+        self.engine.mechanisms = self.context.sign_ins.mechanisms(self.channel)
         if dropped:
             log.event("pop3.stls.injected", conn=self.id, peer=self.peer_address, dropped=dropped)
 

@@ -9,13 +9,15 @@ from ipaddress import ip_address
 from typing import Final
 
 from pochta import log
-from pochta.accounts.auth import AuthenticatedAccount
+from pochta.accounts.auth import AuthenticatedAccount, Service
+from pochta.accounts.sign_in import Channel
 from pochta.net.connection import Connection
 from pochta.policy.dnsbl import Listing
 from pochta.proto.smtp import events, replies
 from pochta.proto.smtp.data import BareNewline
 from pochta.proto.smtp.replies import Reply
 from pochta.proto.smtp.server import SmtpServer
+from pochta.servers.channel import channel_of
 from pochta.servers.pace import Pace
 from pochta.servers.signed_in import Ticket
 from pochta.servers.smtp import mail, recipients, signin, submission
@@ -77,6 +79,11 @@ class SmtpConnection(Connection):
     def is_trusted(self) -> bool:
         """Whether nobody asks who this peer is: users who signed in, and the mail system in front (LMTP)."""
         return self.context.role is not Role.TRANSFER
+
+    @property
+    def channel(self) -> Channel:
+        """The connection as it is now, to those who let people in."""
+        return channel_of(self, Service.SMTP, is_private=self.is_secure or self._allows_plaintext_auth)
 
     @property
     def account(self) -> AuthenticatedAccount | None:
@@ -177,9 +184,7 @@ class SmtpConnection(Connection):
 
     def _offer_sign_in(self) -> None:
         if self.context.role is Role.SUBMISSION:
-            self.engine.auth_mechanisms = signin.mechanisms(
-                self.context, may_send_password=self.is_secure or self._allows_plaintext_auth
-            )
+            self.engine.auth_mechanisms = self.context.sign_ins.mechanisms(self.channel)
 
     def _end(self, reply: Reply) -> None:
         self.forget_transaction()
@@ -281,7 +286,7 @@ class SmtpConnection(Connection):
             await mail.end(self)
         elif isinstance(event, events.StartTls):
             await self._start_tls()
-        elif isinstance(event, events.Credentials | events.Auth | events.AuthResponse):
+        elif isinstance(event, events.Auth | events.AuthResponse):
             await self._sign_in.answer(event)
         else:
             self.engine.reply(replies.NOT_IMPLEMENTED)

@@ -6,7 +6,7 @@ from enum import Enum
 from ipaddress import IPv4Network, IPv6Network
 from typing import TYPE_CHECKING, Final
 
-from pochta.accounts.auth import Authenticator
+from pochta.accounts.sign_in import SignIns
 from pochta.delivery.intake import Incoming, Intake
 from pochta.delivery.submit import Submitter, Target
 from pochta.dns import Resolver
@@ -56,7 +56,7 @@ class SmtpContext:
     intake: Intake
     submitter: Submitter
     checks: Checks | None
-    authenticator: Authenticator
+    sign_ins: SignIns
     signed_in: SignedIn
     connections: "set[SmtpConnection]"
     tls: ssl.SSLContext | None
@@ -65,7 +65,6 @@ class SmtpContext:
     command_timeout_s: float
     data_timeout_s: float
     auth_failures_max: int
-    offers_scram: bool
     normalises_newlines: bool
     newline_exempt: tuple[IPv4Network | IPv6Network, ...]
     counters: dict[str, int]

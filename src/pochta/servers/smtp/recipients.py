@@ -54,9 +54,7 @@ async def add(connection: "SmtpConnection", transaction: Transaction, event: eve
     transaction.known[address] = target
     notify = event.notify if event.notify is not None else Notify(0)
     if event.original is not None or notify:
-        target = Target(
-            target.address, target.accounts, target.remotes, event.original, notify, target.is_forward, target.role
-        )
+        target = replace(target, original=event.original, notify=notify)
     transaction.recipients.append(target)
     connection.engine.accept()
 

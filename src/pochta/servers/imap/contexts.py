@@ -1,0 +1,219 @@
+"""Searches whose results a client wants to be kept up with (CONTEXT=SEARCH), for as long as the mailbox is selected.
+
+Theory of operation. A context knows the uids that match, as its client was told. After a command the messages that
+changed or came since the last time, and no others, are searched again; what matches now and did not, or the other way
+round, is told. A removed message leaves before its EXPUNGE does, while its number still is its own. Message numbers in
+the search mean the messages that had them when it was asked. What only the clock changes (OLDER, YOUNGER) is noticed
+when the message changes (RFC 5032 §2).
+
+Source: RFC 5267 §4.2, §4.3.
+"""
+
+import asyncio
+from array import array
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final, Protocol
+
+from pochta.proto.imap import commands as c
+from pochta.proto.imap import encode
+from pochta.proto.imap.multisearch import CancelUpdate
+from pochta.proto.imap.seqset import SeqSet, encode_ranges
+from pochta.proto.imap.view import Snapshot
+from pochta.servers.imap import search
+from pochta.servers.imap.search_plan import find
+from pochta.servers.imap.selected import COMPARED_INLINE_MAX, Selected
+from pochta.store import changes
+from pochta.store.changes import UidRange
+
+if TYPE_CHECKING:
+    from pochta.servers.imap.connection import ImapConnection
+
+CONTEXTS_MAX: Final = 16  # of one session; a client shows a few views of a mailbox at once
+MESSAGES_MAX: Final = 400_000  # in all contexts of a session when one is made: 4 bytes each, 1.6 MB
+
+
+class Context(Protocol):
+    """One search that is kept up with."""
+
+    tag: bytes
+
+    @property
+    def size(self) -> int:
+        """How many messages it holds."""
+
+    def removed(self, old: Snapshot, uids: Sequence[int]) -> bytes:
+        """The response that takes messages out which are about to be expunged; they rise, and stand in `old`."""
+
+    async def update(self, connection: "ImapConnection", snapshot: Snapshot, ranges: Sequence[UidRange]) -> bytes:
+        """The response to changes of the messages of `ranges`, which stand in the snapshot."""
+
+
+class Contexts:
+    """Those of one selected mailbox; `snapshot`: up to which all of them are true."""
+
+    __slots__ = ("_contexts", "_snapshot")
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._contexts: dict[bytes, Context] = {}
+        self._snapshot = snapshot
+
+    def __contains__(self, tag: bytes) -> bool:
+        return tag in self._contexts
+
+    def has_room(self, coming: int) -> bool:
+        """Whether one more, of so many messages, may be kept."""
+        held = sum(one.size for one in self._contexts.values())
+        return len(self._contexts) < CONTEXTS_MAX and held + coming <= MESSAGES_MAX
+
+    def add(self, context: Context) -> None:
+        """Keep up with one more, which is true for the snapshot that `update` was last given."""
+        self._contexts[context.tag] = context
+
+    def cancel(self, tags: Sequence[bytes]) -> bool:
+        """Forget these; whether all of them were there."""
+        missing = [tag for tag in tags if self._contexts.pop(tag, None) is None]
+        return not missing
+
+    def removed(self, old: Snapshot, seqs: Sequence[int]) -> bytes:
+        """What goes before the EXPUNGE of messages with these numbers, falling."""
+        uids = [uid for part in old.by_seq(changes.ranges_of(seqs[::-1])) for uid in part.uids]
+        return b"".join([one.removed(old, uids) for one in self._contexts.values()])
+
+    async def update(self, connection: "ImapConnection", snapshot: Snapshot) -> None:
+        """Tell what has changed in the session's snapshot since the last time."""
+        old, self._snapshot = self._snapshot, snapshot
+        if old is snapshot or not self._contexts:
+            return
+        if max(old.count, snapshot.count) > COMPARED_INLINE_MAX and old.unshared(snapshot) > COMPARED_INLINE_MAX:
+            difference = await asyncio.to_thread(old.difference, snapshot)
+        else:
+            difference = old.difference(snapshot)
+        uids = [uid for block in difference.changed for uid, _ in block] + [uid for uid, _ in difference.added]
+        if not uids:
+            return
+        uids.sort()
+        ranges = changes.ranges_of(uids)
+        for one in list(self._contexts.values()):
+            await connection.send_large(await one.update(connection, snapshot, ranges))
+
+
+class SearchContext:
+    """A SEARCH or UID SEARCH; `key` with uids in place of numbers, `uids` of what matches, rising."""
+
+    __slots__ = ("_is_uid", "_key", "_uids", "tag")
+
+    def __init__(self, tag: bytes, key: c.SearchKey, uids: "array[int]", *, is_uid: bool) -> None:
+        self.tag = tag
+        self._key = key
+        self._uids = uids
+        self._is_uid = is_uid
+
+    @property
+    def size(self) -> int:
+        return len(self._uids)
+
+    def removed(self, old: Snapshot, uids: Sequence[int]) -> bytes:
+        lost = [uid for uid in uids if self._has(uid)]
+        if not lost:
+            return b""
+        self._take_out(lost)
+        return self._response(b"REMOVEFROM (0 %b)" % self._numbers(old, lost))
+
+    async def update(self, connection: "ImapConnection", snapshot: Snapshot, ranges: Sequence[UidRange]) -> bytes:
+        selected = connection.selected
+        assert selected is not None
+        mailbox, terms = await search.where_and_how(connection, selected, self._key)
+        come: list[int] = []
+        lost: list[int] = []
+        async for facts, positions in find(mailbox, snapshot, self._key, terms, snapshot.by_uid(ranges)):
+            matching = {facts.uids[at] for at in positions}
+            come += [uid for uid in facts.uids if uid in matching and not self._has(uid)]
+            lost += [uid for uid in facts.uids if uid not in matching and self._has(uid)]
+        items = []
+        if lost:
+            self._take_out(lost)
+            items.append(b"REMOVEFROM (0 %b)" % self._numbers(snapshot, lost))
+        if come:
+            self._put_in(come)
+            # RFC 5267 §4.3.3: place 0 leaves it to the client to keep the order of the mailbox
+            items.append(b"ADDTO (0 %b)" % self._numbers(snapshot, come))
+        return self._response(b" ".join(items)) if items else b""
+
+    def _has(self, uid: int) -> bool:
+        at = bisect_left(self._uids, uid)
+        return at < len(self._uids) and self._uids[at] == uid
+
+    def _take_out(self, uids: Sequence[int]) -> None:
+        gone = set(uids)
+        at = bisect_left(self._uids, uids[0])
+        self._uids[at:] = array("I", [uid for uid in self._uids[at:] if uid not in gone])
+
+    def _put_in(self, uids: Sequence[int]) -> None:
+        at = bisect_right(self._uids, uids[0])
+        self._uids[at:] = array("I", sorted([*self._uids[at:], *uids]))
+
+    def _numbers(self, snapshot: Snapshot, uids: Sequence[int]) -> bytes:
+        return encode_ranges(uids if self._is_uid else [snapshot.seq_of(uid) for uid in uids])
+
+    def _response(self, items: bytes) -> bytes:
+        return b'* ESEARCH (TAG "%b")%b %b\r\n' % (self.tag, b" UID" if self._is_uid else b"", items)
+
+
+def with_uids(key: c.SearchKey, snapshot: Snapshot, saved_ranges: Sequence[UidRange]) -> c.SearchKey:
+    """The key with the uids of the messages in place of their numbers and of `$`.
+
+    Source: RFC 5267 §4.3. Recursive, as the parser bounds the depth (MAX_SEARCH_DEPTH).
+    """
+    if isinstance(key, c.SearchAnd):
+        return c.SearchAnd(tuple([with_uids(one, snapshot, saved_ranges) for one in key.keys]))
+    if isinstance(key, c.SearchOr):
+        return c.SearchOr(tuple([with_uids(one, snapshot, saved_ranges) for one in key.keys]))
+    if isinstance(key, c.SearchNot):
+        return c.SearchNot(with_uids(key.key, snapshot, saved_ranges))
+    if isinstance(key, c.SearchFuzzy):
+        return c.SearchFuzzy(with_uids(key.key, snapshot, saved_ranges))
+    if isinstance(key, c.SearchSet) and key.seq_set.is_saved:
+        return c.SearchSet(SeqSet(tuple(saved_ranges)), is_uid=True)
+    if isinstance(key, c.SearchSet) and not key.is_uid:
+        parts = snapshot.by_seq(key.seq_set.normalised(snapshot.count))
+        ranges = tuple((part.uids[0], part.uids[-1]) for part in parts)
+        return c.SearchSet(SeqSet(ranges), is_uid=True)
+    return key
+
+
+def may_begin(connection: "ImapConnection", tag: bytes) -> bool:
+    """Whether a context may have this tag; BAD was answered where not."""
+    selected = connection.selected
+    if selected is not None and selected.contexts is not None and tag in selected.contexts:
+        # RFC 5267 §4.3: a tag that names a context already is BAD
+        connection.send(encode.tagged(tag, b"BAD", "That tag names an earlier search with UPDATE"))
+        return False
+    return True
+
+
+async def begin(
+    connection: "ImapConnection", selected: Selected, context: Context, snapshot: Snapshot, *, size: int
+) -> None:
+    """Keep up with a search that was just answered for `snapshot`, or tell that we will not."""
+    if selected.contexts is None:
+        selected.contexts = Contexts(snapshot)
+    contexts = selected.contexts
+    await contexts.update(connection, snapshot)
+    if contexts.has_room(size):
+        contexts.add(context)
+        return
+    # RFC 5267 §4.3.1: the rest of the command is honoured
+    code = b'NOUPDATE "%b"' % context.tag
+    connection.send(encode.untagged(b"NO", "There are too many searches to keep up with", code=code))
+
+
+async def cancel_update(connection: "ImapConnection", tag: bytes, command: CancelUpdate) -> None:
+    """CANCELUPDATE. Source: RFC 5267 §4.3.5."""
+    selected = connection.selected
+    assert selected is not None
+    if selected.contexts is None or not selected.contexts.cancel(command.tags):
+        connection.send(encode.tagged(tag, b"BAD", "No search with that tag is kept up with"))
+        return
+    await connection.sync(may_expunge=True)
+    connection.send(encode.tagged(tag, b"OK", "CANCELUPDATE completed"))
