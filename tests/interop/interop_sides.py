@@ -90,10 +90,10 @@ class Account:
         with smtplib.SMTP(self.server.host, self.server.smtp_port, "elsewhere.example", timeout=30) as smtp:
             smtp.sendmail("boris@elsewhere.example", [self.address], MESSAGES[name], ["BODY=8BITMIME"])
 
-    def create(self, mailbox: str) -> None:
-        """Make a mailbox, subscribed."""
+    def create(self, mailbox: str, *, use: str = "") -> None:
+        r"""Make a mailbox, subscribed; `use` is its special use without the backslash."""
         with self.imap() as imap:
-            _ok(imap.create(_wire(mailbox)))
+            _ok(imap.create(f"{_wire(mailbox)} (USE (\\{use}))" if use else _wire(mailbox)))
             _ok(imap.subscribe(_wire(mailbox)))
 
     def append(self, mailbox: str, name: str, *flags: str) -> None:

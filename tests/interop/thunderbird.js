@@ -1,12 +1,13 @@
 // What the tests ask of Thunderbird, run inside it: `run(name, argument)` resolves with what JSON can say.
 const { MailServices } = ChromeUtils.importESModule("resource:///modules/MailServices.sys.mjs");
-const { setTimeout, clearTimeout } = ChromeUtils.importESModule("resource://gre/modules/Timer.sys.mjs");
+const { setTimeout } = ChromeUtils.importESModule("resource://gre/modules/Timer.sys.mjs");
 const { AccountConfig } = ChromeUtils.importESModule("resource:///modules/accountcreation/AccountConfig.sys.mjs");
 const { ConfigVerifier } = ChromeUtils.importESModule("resource:///modules/accountcreation/ConfigVerifier.sys.mjs");
 const { CreateInBackend } = ChromeUtils.importESModule("resource:///modules/accountcreation/CreateInBackend.sys.mjs");
 
 const USES = ["Inbox", "SentMail", "Drafts", "Trash", "Archive", "Junk"];
 const WAIT_MS = 30000;
+const POLL_MS = 20;
 
 const server = () => MailServices.accounts.defaultAccount.incomingServer;
 const folder = (path) =>
@@ -48,37 +49,19 @@ const copy = (start) =>
         });
     });
 
-// Resolves with what `holds()` gives once that is something; it is asked again whenever a folder changes
-const until = (holds, what) =>
-    new Promise((resolve, reject) => {
-        const look = () => {
-            let found = null;
-            try {
-                found = holds();
-            } catch {
-                return false; // not there yet
-            }
-            if (!found) return false;
-            MailServices.mailSession.RemoveFolderListener(listener);
-            clearTimeout(deadline);
-            resolve(found);
-            return true;
-        };
-        // Listeners are told in the midst of a change
-        const later = () => Services.tm.dispatchToMainThread(look);
-        const names = ["Added", "Removed", "PropertyChanged", "IntPropertyChanged", "BoolPropertyChanged", "PropertyFlagChanged", "Event"];
-        const listener = Object.fromEntries(names.map((name) => [`onFolder${name}`, later]));
-        for (const name of ["Added", "Removed", "PropertyChanged"]) listener[`onMessage${name}`] = later;
-        for (const name of ["IntProperty", "BoolProperty", "UnicharProperty", "Property", "PropertyFlag"])
-            listener[`onFolder${name}Changed`] = later;
-        listener.QueryInterface = ChromeUtils.generateQI(["nsIFolderListener"]);
-        const deadline = setTimeout(() => {
-            MailServices.mailSession.RemoveFolderListener(listener);
-            reject(new Error(`never came: ${what}`));
-        }, WAIT_MS);
-        MailServices.mailSession.AddFolderListener(listener, Ci.nsIFolderListener.all);
-        look();
-    });
+// Resolves with what `holds()` gives once that is something; an error means: not yet
+const until = async (holds, what) => {
+    const found = () => {
+        try {
+            return holds();
+        } catch {
+            return null;
+        }
+    };
+    for (const end = Date.now() + WAIT_MS; Date.now() < end; await new Promise((resolve) => setTimeout(resolve, POLL_MS)))
+        if (found()) return found();
+    throw new Error(`never came: ${what}`);
+};
 
 const trust = async ({ host, ports, certificate }) => {
     const database = Cc["@mozilla.org/security/x509certdb;1"].getService(Ci.nsIX509CertDB);
@@ -96,17 +79,12 @@ const addAccount = async ({ host, imapsPort, submissionsPort, user, password }) 
     config.rememberPassword = true;
     const verifier = new ConfigVerifier(null, new AbortController().signal);
     const account = await CreateInBackend.createAccountInBackend(await verifier.verifyConfig(config, false));
-    await url((listener) => account.incomingServer.rootFolder.server.getNewMessages(account.incomingServer.rootFolder, null, listener));
+    account.incomingServer.getNewMessages(account.incomingServer.rootFolder, null, null);
+    await until(() => USES.every((use) => account.incomingServer.rootFolder.getFolderWithFlags(Ci.nsMsgFolderFlags[use])), "mailboxes");
     return account.incomingServer.prettyName;
 };
 
-const folders = () =>
-    Object.fromEntries(
-        server().rootFolder.descendants.map((one) => [
-            one.URI,
-            [one.name, USES.filter((use) => one.getFlag(Ci.nsMsgFolderFlags[use]))],
-        ]),
-    );
+const folders = () => server().rootFolder.descendants.map((one) => [one.name, USES.filter((use) => one.getFlag(Ci.nsMsgFolderFlags[use]))]);
 
 const read = async ({ mailbox, name }) => {
     const uri = folder(mailbox).getUriForMsg(message({ mailbox, name }));
@@ -159,13 +137,46 @@ const search = ({ mailbox, field, text }) =>
         session.search(null);
     });
 
+// The header of what is sent comes from the identity; the copy goes to the mailbox with the use \\Sent
+const send = ({ to, subject, text }) =>
+    new Promise((resolve, reject) => {
+        const identity = MailServices.accounts.defaultAccount.defaultIdentity;
+        const fields = Cc["@mozilla.org/messengercompose/composefields;1"].createInstance(Ci.nsIMsgCompFields);
+        Object.assign(fields, { from: identity.email, to, subject });
+        Cc["@mozilla.org/messengercompose/send;1"].createInstance(Ci.nsIMsgSend).createAndSendMessage(
+            null, identity, null, fields, false, false, Ci.nsIMsgCompDeliverMode.Now, null, "text/plain", text, null, null,
+            {
+                QueryInterface: ChromeUtils.generateQI(["nsIMsgSendListener", "nsIMsgCopyServiceListener"]),
+                onStartSending() {},
+                onSendProgress() {},
+                onStatus() {},
+                onProgress() {},
+                onGetDraftFolderURI() {},
+                onTransportSecurityError: (_, status) => reject(failed(status)),
+                onSendNotPerformed: (_, status) => reject(failed(status)),
+                onStopSending: (_, status) => Components.isSuccessCode(status) || reject(failed(status)),
+                onStartCopy() {},
+                setMessageKey() {},
+                getMessageId: () => null,
+                onStopCopy: ended(resolve, reject),
+            },
+            null, null, Ci.nsIMsgCompType.New,
+        );
+    });
+
 const actions = {
+    send,
+    rename: ({ mailbox, to }) => {
+        folder(mailbox).rename(to, null);
+        return until(() => folder([...mailbox.split("/").slice(0, -1), to].join("/")), to).then(() => true);
+    },
+    removeMailbox: ({ mailbox }) => folder(mailbox).deleteSelf(null),
     trust,
     addAccount,
     folders,
     read,
     search,
-    open: ({ mailbox }) => url((listener) => folder(mailbox).QueryInterface(Ci.nsIMsgImapMailFolder).updateFolderWithListener(null, listener)),
+    open: ({ mailbox }) => folder(mailbox).updateFolder(null),
     create: ({ mailbox }) => {
         const above = mailbox.split("/");
         const name = above.pop();

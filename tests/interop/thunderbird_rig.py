@@ -2,6 +2,7 @@
 
 import base64
 import os
+import re
 import shutil
 import ssl
 import subprocess
@@ -17,7 +18,9 @@ from mta_rig import free_port, missing, wait_until
 from pochta.testing import Server
 
 TIMEOUT_S: Final = 60.0
+_SENT: Final = re.compile(r":SendData: (.*)")
 _SCRIPT: Final = (Path(__file__).parent / "thunderbird.js").read_text(encoding="utf-8")
+_ARGUMENTS: Final = ("--headless", "--no-remote", "--marionette", "--remote-allow-system-access")
 _PREFERENCES: Final = {
     "app.update.enabled": False,
     "browser.safebrowsing.downloads.remote.enabled": False,
@@ -51,6 +54,17 @@ class Thunderbird:
         """What an action of `thunderbird.js` comes to."""
         return self._marionette.run(f"{_SCRIPT}\nreturn run(...arguments);", action, asked)
 
+    def await_idle(self, mailbox: str) -> None:
+        """Return once the last that it sent on the mailbox's connection is IDLE; it waits two seconds before that."""
+        wait_until(lambda: self._last(mailbox).endswith(" IDLE"), lambda: self._last(mailbox))
+
+    def sent(self) -> list[str]:
+        """The lines it sent, without those of the sign-in."""
+        return _SENT.findall(self.said())
+
+    def _last(self, mailbox: str) -> str:
+        return ["", *re.findall(rf":S-{mailbox}:SendData: (.*)", self.said())][-1]
+
     def said(self) -> str:
         """Its own log of the wire so far, both ways."""
         return "".join(path.read_text("latin-1") for path in sorted(self._log.parent.glob(f"{self._log.name}*")))
@@ -81,10 +95,10 @@ def thunderbird(folder: Path, server: Server, account: Account, **preferences: o
         "PATH": os.environ["PATH"],
         "LANG": "C.UTF-8",
         "MOZ_HEADLESS": "1",
-        "MOZ_LOG": "IMAP:5,sync,rotate:0",
+        "MOZ_LOG": "IMAP:5,sync,timestamp",
         "MOZ_LOG_FILE": str(log),
     }
-    argv = ["thunderbird", "--headless", "--marionette", "--no-remote", "--profile", str(profile)]
+    argv = ["thunderbird", *_ARGUMENTS, "--profile", str(profile)]
     with (folder / "output").open("wb") as output:
         process = subprocess.Popen(argv, env=environment, stdout=output, stderr=output, stdin=subprocess.DEVNULL)
     try:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from model import steps as s
-from model.client import Answer, Fetched, Found
+from model.client import Answer, Fetched, Found, Searched
 from model.model import Flags, View, expanded, ranges, require
 
 NO_UID: Final = b"4000000000"
@@ -29,8 +29,10 @@ class Named:
     text: bytes
 
 
-def named(view: View, picks: tuple[int, ...], *, is_uid: bool, is_open: bool = False) -> Named:
-    """What `picks` means in this view; with nothing in it, a set that names nothing."""
+def named(view: View, picks: tuple[int, ...], *, is_uid: bool, is_open: bool = False, is_saved: bool = False) -> Named:
+    """What `picks` means in this view; with nothing in it, a set that names nothing. `is_saved`: what `$` names."""
+    if is_saved:
+        return Named([uid for uid in view.uids if uid in view.saved], b"$")
     places = sorted({pick % len(view.uids) for pick in picks}) if view.uids else []
     if is_open and places:
         places = list(range(places[0], len(view.uids)))
@@ -67,7 +69,7 @@ def check_changed(view: View, uids: list[int], answer: Answer, since: int) -> No
     wanted = {uid for uid in there if view.mailbox.is_since(uid, since)}
     require(answered >= wanted, "CHANGEDSINCE tells what has changed", (since, wanted, answer.lines))
     # what is news to the client is told behind the answer, however old
-    known = [uid for uid in there if view.flags[uid] == view.mailbox.messages[uid].flags]
+    known = [uid for uid in there if view.flags[uid] == view.current(uid)]
     others = {uid for uid in known if view.mailbox.is_since(uid, since) is False}
     require(not answered & others, "CHANGEDSINCE tells only what has changed", (since, others, answer.lines))
 
@@ -109,7 +111,10 @@ def without_modified(view: View, uids: list[int], failed: list[int], answer: Ans
 def check_stored(
     view: View, step: s.Store, uids: list[int], changed: list[int], answer: Answer, *, is_conditional: bool
 ) -> None:
-    """What STORE tells of the messages that it changed; the client of a silent one works it out."""
+    """What STORE tells of the messages that it changed; the client of a silent one works it out.
+
+    `step.is_silent` only where all that the step names may be changed: what is left out is told.
+    """
     fetched = [one for one in answer.lines if isinstance(one, Fetched)]
     # by number: removals are told behind them
     told = {one.uid or view.uid_of(one.seq) for one in fetched if one.flags is not None and _is_of_view(view, one)}
@@ -123,7 +128,7 @@ def check_stored(
     # RFC 3501 §6.4.6: what others changed is told all the same, and so may be what the client never asked for
     known = [uid for uid in changed if view.flags[uid] is not None]
     view.believe([*changed, *gone], step.mode, frozenset(step.flags))
-    right = {uid for uid in known if view.flags[uid] == view.mailbox.messages[uid].flags}
+    right = {uid for uid in known if view.flags[uid] == view.current(uid)}
     require(not told & right, "a silent STORE is silent", (told, right))
 
 
@@ -131,26 +136,27 @@ def _is_of_view(view: View, one: Fetched) -> bool:
     return one.uid is not None or one.seq <= len(view.uids)
 
 
-def check_found(view: View, line: Found, step: s.Search, number: int) -> None:
+def check_found(view: View, line: Found, key: str, number: int, *, is_uid: bool) -> None:
     """What must be found, and what may be: flags that the client was not told of count as before or as now."""
     require(len(set(line.numbers)) == len(line.numbers), "SEARCH names each message once", line)
-    found = set(line.numbers) if step.is_uid else {view.uid_of(seq) for seq in line.numbers}
+    found = set(line.numbers) if is_uid else {view.uid_of(seq) for seq in line.numbers}
     must: set[int] = set()
     may: set[int] = set()
     for uid in view.uids:
         message_now = view.mailbox.messages.get(uid)
         known = view.flags[uid]
-        past = {known} if known is not None else view.mailbox.history[uid]
-        possible = past | ({message_now.flags} if message_now is not None else set())
+        past = {known} if known is not None else view.mailbox.past_flags(uid, view.reader)
+        now = view.current(uid)
+        possible = past | ({now} if now is not None else set())
         is_picked = message_now is not None and message_now.number == number
-        matches = {is_picked if step.key == "picked" else _matches(step.key, flags) for flags in possible}
+        matches = {is_picked if key == "picked" else _matches(key, flags) for flags in possible}
         if message_now is None or True in matches:
             may.add(uid)
         if message_now is not None and matches == {True}:
             must.add(uid)
-    if step.is_uid:
+    if is_uid:
         may |= {uid for uid in view.mailbox.messages if uid >= view.uid_next}
-    require(must <= found <= may, "SEARCH finds what matches", (step.key, found, must, may))
+    require(must <= found <= may, "SEARCH finds what matches", (key, found, must, may))
 
 
 def _matches(key: str, flags: Flags) -> bool:
@@ -159,3 +165,13 @@ def _matches(key: str, flags: Flags) -> bool:
     name = words[-1].removeprefix("UN")
     flag = name if name.startswith("$") else "\\" + name.capitalize()
     return key == "ALL" or (flag in flags) is not is_negated
+
+
+def check_summary(line: Searched, *, is_uid: bool) -> Found:
+    """MIN, MAX and COUNT are those of ALL, which is returned as SEARCH would have told it."""
+    require(line.is_uid is is_uid, "ESEARCH says whether its numbers are uids", line)
+    numbers = line.found.numbers
+    told = {name: int(line.values[name]) for name in ("MIN", "MAX", "COUNT") if name in line.values}
+    wanted = {"COUNT": len(numbers)} | ({"MIN": numbers[0], "MAX": numbers[-1]} if numbers else {})
+    require(all(wanted.get(name) == number for name, number in told.items()), "ESEARCH sums up what was found", line)
+    return line.found

@@ -2,17 +2,20 @@
 
 import asyncio
 import re
+import zlib
 from collections import deque
 from collections.abc import Sequence
 from typing import Final, NamedTuple, Self
 
-from model.model import Difference, Flags, require
+from model.model import Difference, Flags, expanded, require
 
 ANSWER_S: Final = 20.0  # a bound for a server that never answers
 
 _LITERAL: Final = re.compile(rb"\{(\d+)\}\Z")
 _NUMBERED: Final = re.compile(rb"\* (\d+) (EXISTS|RECENT|EXPUNGE)")
-_FETCH: Final = re.compile(rb"\* ([1-9]\d*) FETCH \(")
+_FETCH: Final = re.compile(rb"\* ([1-9]\d*) (UID)?FETCH \(")
+_VANISHED: Final = re.compile(rb"\* VANISHED (\(EARLIER\) )?([0-9:,]+)")
+_ESEARCH: Final = re.compile(rb"\* ESEARCH \(TAG \"(t\d+)\"\)( UID)?((?: (?:MIN|MAX|COUNT|ALL|MODSEQ) [0-9:,]+)*)")
 _ITEM: Final = re.compile(
     rb"(?:(UID|RFC822\.SIZE) ([1-9]\d*)|FLAGS \(([^()]*)\)|MODSEQ \(([1-9]\d*)\)"
     rb"|(BODY\[[^]]*\]) (?:\{(\d+)\}\r\n|\"([^\"]*)\"))"
@@ -22,7 +25,7 @@ _CONDITION: Final = re.compile(rb"(\*|t\d+) (OK|NO|BAD|BYE) (?:\[([A-Z0-9-]+)(?:
 _LIST: Final = re.compile(rb"\* LIST \(([^()]*)\) \"/\" (?:\"([^\"]+)\"|([^\" ]+))")
 _STATUS: Final = re.compile(rb"\* STATUS (?:\"([^\"]+)\"|([^\" ]+)) \(([A-Z]+ \d+(?: [A-Z]+ \d+)*)\)")
 _SEARCH: Final = re.compile(rb"\* SEARCH((?: [1-9]\d*)*)(?: \(MODSEQ (\d+)\))?")
-_ENABLED: Final = re.compile(rb"\* ENABLED((?: [A-Z0-9=-]+)*)")
+_ENABLED: Final = re.compile(rb"\* ENABLED((?: [A-Za-z0-9=-]+)*)")
 _FLAGS: Final = re.compile(rb"\* FLAGS \(([^()]*)\)")
 
 
@@ -33,8 +36,15 @@ class Numbered(NamedTuple):
     kind: str
 
 
+class Vanished(NamedTuple):
+    """`* VANISHED`"""
+
+    uids: tuple[int, ...]
+    is_earlier: bool
+
+
 class Fetched(NamedTuple):
-    """`* n FETCH`; `flags` without \\Recent."""
+    """`* n FETCH`; `flags` without \\Recent. Of `* n UIDFETCH`, `seq` is 0 and `uid` the number."""
 
     seq: int
     uid: int | None = None
@@ -42,6 +52,7 @@ class Fetched(NamedTuple):
     mod_seq: int | None = None
     size_bytes: int | None = None
     body: bytes | None = None
+    is_recent: bool = False
 
 
 class Condition(NamedTuple):
@@ -74,6 +85,20 @@ class Found(NamedTuple):
     mod_seq: int | None
 
 
+class Searched(NamedTuple):
+    """`* ESEARCH`; `found` None where ALL was not told."""
+
+    tag: str
+    is_uid: bool
+    values: dict[str, str]
+
+    @property
+    def found(self) -> Found:
+        """As SEARCH would have told it."""
+        told, mod_seq = self.values.get("ALL"), self.values.get("MODSEQ")
+        return Found(tuple(expanded(told)) if told else (), int(mod_seq) if mod_seq else None)
+
+
 class Offered(NamedTuple):
     """`* FLAGS`"""
 
@@ -86,7 +111,7 @@ class Enabled(NamedTuple):
     names: tuple[str, ...]
 
 
-Response = Numbered | Fetched | Condition | Listed | Statused | Found | Offered | Enabled
+Response = Numbered | Vanished | Fetched | Condition | Listed | Statused | Found | Searched | Offered | Enabled
 
 
 class Answer(NamedTuple):
@@ -105,7 +130,9 @@ def parse(line: bytes) -> Response:
     if match := _NUMBERED.fullmatch(line):
         return Numbered(int(match[1]), match[2].decode())
     if match := _FETCH.match(line):
-        return _fetched(int(match[1]), line, match.end())
+        return _fetched(int(match[1]), line, match.end(), is_by_uid=bool(match[2]))
+    if match := _VANISHED.fullmatch(line):
+        return Vanished(tuple(expanded(match[2].decode())), bool(match[1]))
     if match := _CONDITION.fullmatch(line):
         tag, status, code, argument = (part.decode() if part else "" for part in match.groups()[:4])
         return Condition(tag, status, code, argument)
@@ -116,6 +143,9 @@ def parse(line: bytes) -> Response:
         return Listed((match[2] or match[3]).decode(), frozenset(match[1].decode().split()))
     if match := _SEARCH.fullmatch(line):
         return Found(tuple(map(int, match[1].split())), int(match[2]) if match[2] else None)
+    if match := _ESEARCH.fullmatch(line):
+        words = match[3].decode().split()
+        return Searched(match[1].decode(), bool(match[2]), dict(zip(words[::2], words[1::2], strict=True)))
     if match := _FLAGS.fullmatch(line):
         return Offered(_flags(match[1]))
     if match := _ENABLED.fullmatch(line):
@@ -129,8 +159,9 @@ def _flags(words: bytes) -> Flags:
     return frozenset(names) - {"\\Recent"}
 
 
-def _fetched(seq: int, line: bytes, at: int) -> Fetched:
+def _fetched(number: int, line: bytes, at: int, *, is_by_uid: bool) -> Fetched:
     values: dict[str, int | Flags | bytes] = {}
+    is_recent = False
     while True:
         match = _ITEM.match(line, at)
         if match is None:
@@ -141,6 +172,7 @@ def _fetched(seq: int, line: bytes, at: int) -> Fetched:
             value: int | Flags | bytes = int(match[2])
         elif match[3] is not None:
             name, value = "flags", _flags(match[3])
+            is_recent = b"\\Recent" in match[3]
         elif match[4]:
             name, value = "mod_seq", int(match[4])
         elif match[6]:
@@ -151,7 +183,10 @@ def _fetched(seq: int, line: bytes, at: int) -> Fetched:
         require(name not in values, "FETCH has each item once", line)
         values[name] = value
         if line[at : at + 1] == b")" and at + 1 == len(line):
-            return Fetched(seq, **values)  # type: ignore[arg-type]  # each name goes with its type above
+            if is_by_uid:
+                require(values.setdefault("uid", number) == number, "UIDFETCH tells one uid", line)
+                number = 0
+            return Fetched(number, is_recent=is_recent, **values)  # type: ignore[arg-type]  # each name has its type
         require(line[at : at + 1] == b" ", "FETCH items stand apart", line)
         at += 1
 
@@ -167,6 +202,8 @@ class Connection(asyncio.Protocol):
         self._waiter: asyncio.Future[None] | None = None
         self._tags = 0
         self._transport: asyncio.Transport | None = None
+        self._deflating: zlib._Compress | None = None
+        self._inflating: zlib._Decompress | None = None
 
     @classmethod
     async def open(cls, address: tuple[str, int]) -> Self:
@@ -185,7 +222,7 @@ class Connection(asyncio.Protocol):
         self._wake()
 
     def data_received(self, data: bytes) -> None:
-        self._buffer += data
+        self._buffer += data if self._inflating is None else self._inflating.decompress(data)
         while (line := self._cut()) is not None:
             self.lines.append(line)
             self.log.append(b"S: " + line)
@@ -228,7 +265,15 @@ class Connection(asyncio.Protocol):
         """Send as it is."""
         self.log.append(b"C: " + data.rstrip())
         assert self._transport is not None
+        if self._deflating is not None:
+            data = self._deflating.compress(data) + self._deflating.flush(zlib.Z_SYNC_FLUSH)
         self._transport.write(data)
+
+    async def compress(self) -> None:
+        """COMPRESS DEFLATE, and whatever follows compressed."""
+        await self.ok(b"COMPRESS DEFLATE")
+        self._deflating = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+        self._inflating = zlib.decompressobj(-zlib.MAX_WBITS)
 
     def begin(self, command: bytes) -> str:
         """Send a command; its tag."""

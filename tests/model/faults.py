@@ -23,14 +23,14 @@ from pochta.store.tx import Row, Tx
 
 _sync = Selected.sync
 _difference = Snapshot.difference
-_remove_rows = placements._remove_rows
+_remove_rows = placements.remove_rows
 _add_copies = placements._add_copies
 _would_change = placements._would_change
 _mod_seqs_of = placements.mod_seqs_of
 _rename = mailboxes.rename
 _few_changes = views._few_changes
 _read_removed = views._read_removed
-_changed_ranges = condstore._changed_ranges
+_logged_since = condstore.logged_since
 _copyuid = imap_messages._copyuid
 
 
@@ -98,8 +98,10 @@ def _new_uid_validity(tx: Tx, account_id: int, old_path: str, new_path: str, now
     tx.run("UPDATE mailbox SET uid_validity = ? WHERE account_id = ? AND id = ?", (number, account_id, mailbox.id))
 
 
-def _copy_instead(tx: Tx, account_id: int, mailbox_id: int, ranges: Any, to_path: str, now: int, **kept: Any) -> Copied:
-    return placements._copy(tx, account_id, mailbox_id, ranges, to_path, now, is_move=False, **kept)
+def _copy_instead(
+    tx: Tx, account_id: int, mailbox_id: int, ranges: Any, to_name: str, now: int, reader_id: int = 0
+) -> Copied:
+    return placements.copy(tx, account_id, mailbox_id, ranges, to_name, now, reader_id)
 
 
 def _miscount(*args: Any) -> Any:
@@ -154,24 +156,25 @@ def _unconditional(
     keywords: tuple[str, ...],
     _unchanged_since: int,
     now: int,
+    reader_id: int = 0,
 ) -> Stored:
-    args = (account_id, mailbox_id, ranges, mode, system_flags, keywords, now)
+    args = (account_id, mailbox_id, ranges, mode, system_flags, keywords, now, reader_id)
     return Stored(placements.set_flags(tx, *args), ())
 
 
-def _one_too_late(tx: Tx, account_id: int, mailbox_id: int, mod_seq: int) -> list[changes.UidRange] | None:
-    return _changed_ranges(tx, account_id, mailbox_id, mod_seq + 1)
+def _one_too_late(tx: Tx, account_id: int, mailbox_id: int, mod_seq: int) -> condstore.Logged | None:
+    return _logged_since(tx, account_id, mailbox_id, mod_seq + 1)
 
 
-def _too_low(tx: Tx, account_id: int, mailbox_id: int, ranges: Iterable[changes.UidRange]) -> list[Row]:
-    return [(uid, bits, mod_seq - 1) for uid, bits, mod_seq in _mod_seqs_of(tx, account_id, mailbox_id, ranges)]
+def _too_low(tx: Tx, account_id: int, mailbox_id: int, ranges: Iterable[changes.UidRange], *rest: int) -> list[Row]:
+    return [(uid, bits, mod_seq - 1) for uid, bits, mod_seq in _mod_seqs_of(tx, account_id, mailbox_id, ranges, *rest)]
 
 
 FAULTS: Final = (
     Fault("EXPUNGE is told during FETCH, STORE and SEARCH", Selected, "sync", _expunge_always),
     Fault("sequence numbers of EXPUNGE rise, as if nothing moved up", Snapshot, "difference", _rising),
     Fault("flags that others change are never told", Snapshot, "difference", _no_flags),
-    Fault("UIDNEXT falls when the last message goes", placements, "_remove_rows", _reuse_uids),
+    Fault("UIDNEXT falls when the last message goes", placements, "remove_rows", _reuse_uids),
     Fault("COPY drops keywords", placements, "_add_copies", _drop_keywords),
     Fault("a silent STORE is told", Selected, "believe", _believe_nothing),
     Fault("RENAME gives a new UIDVALIDITY", mailboxes, "rename", _new_uid_validity),
@@ -188,7 +191,7 @@ FAULTS: Final = (
     Fault("COPYUID has its sets the wrong way round", imap_messages, "_copyuid", _swapped),
     Fault("new keywords are forgotten", flags, "keyword_bits", _no_bits),
     Fault("STORE passes over UNCHANGEDSINCE", placements, "set_flags_unless_changed", _unconditional),
-    Fault("CHANGEDSINCE begins one change too late", condstore, "_changed_ranges", _one_too_late),
+    Fault("CHANGEDSINCE begins one change too late", condstore, "logged_since", _one_too_late),
     Fault("MODSEQ is told one too low", placements, "mod_seqs_of", _too_low),
 )
 

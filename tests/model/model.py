@@ -1,8 +1,12 @@
-"""The account as it must be, in plain Python, and what one session has been told of it.
+"""The accounts as they must be, in plain Python, and what one session has been told of a mailbox.
 
-Knows the rules (RFC 3501, 4315, 6851) and no server: `Account` changes by whole commands, `View` hears responses and
-says when one of them is a lie. Two bounds lie on a view. What it *must* hold: at a sync point exactly the mailbox. What
-it *may* hold: messages removed since, while no command allowed EXPUNGE; flags of before, until the next sync point.
+Knows the rules (RFC 3501, 4314, 4315, 6851, 7162) and no server: `World` changes by whole commands, `View` hears
+responses and says when one of them is a lie. Two bounds lie on a view. What it *must* hold: at a sync point exactly the
+mailbox. What it *may* hold: messages removed since, while no command allowed EXPUNGE; flags of before, until the next
+sync point.
+
+Accounts are numbered from 0. Whoever reads a mailbox has a \\Seen of their own in it, its owner too; all other flags
+are everybody's. A `Cache` is what a client keeps of a mailbox that it leaves.
 
 Mod-sequences (RFC 7162) are the server's to choose: the model keeps bounds for each message, which every value that is
 told makes narrower (`Bounds`). A change comes after all that was told before it, whatever mailbox that was about.
@@ -12,17 +16,13 @@ from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 NO_BOUND: Final = 1 << 63
-DELIMITER: Final = "/"
-INBOX: Final = "INBOX"
-USES: Final = {
-    "Drafts": "\\Drafts",
-    "Sent": "\\Sent",
-    "Archive": "\\Archive",
-    "Junk": "\\Junk",
-    "Trash": "\\Trash",
-}
+SEEN: Final = "\\Seen"
+EVERY_RIGHT: Final = frozenset("lrswipkxtea")
+ANYONE: Final = -1  # in place of an account, in lists of rights
 
 Flags = frozenset[str]
+Rights = frozenset[str]
+NO_RIGHT: Final[Rights] = frozenset()
 
 
 class Difference(AssertionError):
@@ -40,10 +40,18 @@ def require(holds: bool, rule: str, detail: object = "") -> None:
 
 
 class Message(NamedTuple):
-    """A message in a mailbox; `number` stands in its subject and goes along with COPY and MOVE."""
+    """A message in a mailbox; `number` stands in its subject and goes along with COPY and MOVE.
+
+    `flags` are those that everybody sees; `seen` are the accounts that have \\Seen.
+    """
 
     number: int
     flags: Flags
+    seen: frozenset[int]
+
+    def shown(self, reader: int) -> Flags:
+        """The flags as a reader has them."""
+        return self.flags | {SEEN} if reader in self.seen else self.flags
 
 
 class Bounds(NamedTuple):
@@ -61,10 +69,14 @@ class ModSeqs:
 
 
 class Mailbox:
-    """A mailbox; `version` rises with every change of its messages."""
+    """A mailbox of the account `owner`; `version` rises with every change of its messages."""
 
-    def __init__(self, mod_seqs: ModSeqs, use: str = "", *, above: int = 0) -> None:
+    def __init__(self, owner: int, mod_seqs: ModSeqs, use: str = "", *, above: int = 0) -> None:
+        self.owner = owner
         self.use = use
+        self.is_noselect = False
+        self.granted: dict[int, Rights] = {}
+        self.denied: dict[int, Rights] = {}
         self.mod_seqs = mod_seqs
         self.bounds: dict[int, Bounds] = {}
         self.highest = 0  # the last HIGHESTMODSEQ of STATUS
@@ -75,24 +87,41 @@ class Mailbox:
         self.above = above  # the highest UIDVALIDITY of the account when the mailbox was made
         self.uid_next = 1
         self.messages: dict[int, Message] = {}
-        self.history: dict[int, set[Flags]] = {}  # every set of flags a uid has had
+        self.history: dict[int, set[Message]] = {}  # all that a uid has been
         self.version = 0
         self.is_removed = False
 
-    def add(self, number: int, flags: Flags) -> int:
-        """A new message; its uid."""
+    def rights(self, reader: int) -> Rights:
+        """What the reader may do (RFC 4314 §2)."""
+        if reader == self.owner:
+            return EVERY_RIGHT
+        if self.is_removed:
+            return NO_RIGHT
+        granted = self.granted.get(reader, NO_RIGHT) | self.granted.get(ANYONE, NO_RIGHT)
+        return granted - self.denied.get(reader, NO_RIGHT) - self.denied.get(ANYONE, NO_RIGHT)
+
+    def flags(self, uid: int, reader: int) -> Flags:
+        """The flags of a message that is there, as the reader has them."""
+        return self.messages[uid].shown(reader)
+
+    def past_flags(self, uid: int, reader: int) -> set[Flags]:
+        """Every set of flags that the reader could have seen."""
+        return {one.shown(reader) for one in self.history[uid]}
+
+    def add(self, number: int, flags: Flags, reader: int) -> int:
+        """A new message, with flags as the reader has them; its uid."""
         uid, self.uid_next = self.uid_next, self.uid_next + 1
-        self.messages[uid] = Message(number, flags)
-        self.history[uid] = {flags}
+        self.messages[uid] = _message(number, flags, frozenset(), reader)
+        self.history[uid] = {self.messages[uid]}
         self._change(uid)
         return uid
 
-    def set_flags(self, uid: int, flags: Flags) -> None:
-        """Give a message that is there these flags."""
+    def set_flags(self, uid: int, flags: Flags, reader: int) -> None:
+        """Give a message that is there these flags, as the reader has them."""
         message = self.messages[uid]
-        if message.flags != flags:
-            self.messages[uid] = Message(message.number, flags)
-            self.history[uid].add(flags)
+        if message.shown(reader) != flags:
+            self.messages[uid] = _message(message.number, flags, message.seen, reader)
+            self.history[uid].add(self.messages[uid])
             self._change(uid)
 
     def _change(self, uid: int) -> None:
@@ -139,9 +168,9 @@ class Mailbox:
         """The uids that EXPUNGE removes."""
         return [uid for uid, message in self.messages.items() if "\\Deleted" in message.flags]
 
-    def unseen(self) -> int:
-        """What STATUS tells as UNSEEN."""
-        return sum("\\Seen" not in message.flags for message in self.messages.values())
+    def unseen(self, reader: int) -> int:
+        """What STATUS tells the reader as UNSEEN."""
+        return sum(reader not in message.seen for message in self.messages.values())
 
     def learn_uid_validity(self, number: int) -> None:
         """The server says UIDVALIDITY: always the same, and above that of every mailbox that was made before."""
@@ -152,89 +181,59 @@ class Mailbox:
         require(number == self.uid_validity, "UIDVALIDITY stays", (number, self.uid_validity))
 
 
-class Account:
-    """The mailboxes by path. Names of refusals are response codes of RFC 5530; "" is success."""
+def _message(number: int, flags: Flags, seen: frozenset[int], reader: int) -> Message:
+    return Message(number, flags - {SEEN}, seen | {reader} if SEEN in flags else seen - {reader})
 
-    def __init__(self) -> None:
-        self.mod_seqs = ModSeqs()
-        self.mailboxes: dict[str, Mailbox] = {INBOX: Mailbox(self.mod_seqs)}
-        self.mailboxes |= {name: Mailbox(self.mod_seqs, use) for name, use in USES.items()}
-        self.uid_validity_max = 0
-        self.message_count = 0
 
-    def next_number(self) -> int:
-        """The number of a message that comes in."""
-        self.message_count += 1
-        return self.message_count
+class Cache(NamedTuple):
+    """What a client keeps of a mailbox that it leaves; `mod_seq` as RFC 7162 §6 has it find that."""
 
-    def has_children(self, path: str) -> bool:
-        """Whether there are names below."""
-        return any(name.startswith(path + DELIMITER) for name in self.mailboxes)
-
-    def create(self, path: str) -> str:
-        """CREATE, with the levels above."""
-        if path in self.mailboxes:
-            return "ALREADYEXISTS"
-        levels = path.split(DELIMITER)
-        # made again, a mailbox that the account began with is for what it was for
-        taken = {mailbox.use for mailbox in self.mailboxes.values()}
-        for depth in range(1, len(levels) + 1):
-            name = DELIMITER.join(levels[:depth])
-            use = USES.get(name, "")
-            made = Mailbox(self.mod_seqs, "" if use in taken else use, above=self.uid_validity_max)
-            self.mailboxes.setdefault(name, made)
-        return ""
-
-    def delete(self, path: str) -> str:
-        """DELETE"""
-        if path not in self.mailboxes:
-            return "NONEXISTENT"
-        if path == INBOX:
-            return "CANNOT"
-        if self.has_children(path):
-            return "HASCHILDREN"
-        self.mailboxes.pop(path).is_removed = True
-        return ""
-
-    def rename(self, old: str, new: str) -> str:
-        """RENAME of a mailbox and all below it; INBOX is left to the tests of the command."""
-        if old not in self.mailboxes:
-            return "NONEXISTENT"
-        if new in self.mailboxes:
-            return "ALREADYEXISTS"
-        if new.startswith(old + DELIMITER):
-            return "CANNOT"
-        moved = [path for path in self.mailboxes if path == old or path.startswith(old + DELIMITER)]
-        taken = {new + path[len(old) :]: self.mailboxes.pop(path) for path in moved}
-        if DELIMITER in new and (above := new.rpartition(DELIMITER)[0]) not in self.mailboxes:
-            self.create(above)
-        self.mailboxes |= taken
-        return ""
-
-    def learn_uid_validity(self, mailbox: Mailbox, number: int) -> None:
-        """As `Mailbox.learn_uid_validity`, for mailboxes whose numbers are asked for as soon as they are made."""
-        mailbox.learn_uid_validity(number)
-        self.uid_validity_max = max(number, self.uid_validity_max)
+    uid_validity: int
+    mod_seq: int
+    uid_next: int
+    flags: dict[int, Flags | None]
 
 
 class View:
-    """What the client of one session holds of its selected mailbox."""
+    """What the client of one session, which is `reader`'s, holds of its selected mailbox."""
 
-    def __init__(self, mailbox: Mailbox, *, is_read_only: bool) -> None:
+    def __init__(self, mailbox: Mailbox, reader: int, *, is_read_only: bool) -> None:
         self.mailbox = mailbox
-        self.is_read_only = is_read_only
+        self.reader = reader
+        self.is_read_only = is_read_only  # by EXAMINE
         self.uids = list(mailbox.messages)
         self.flags: dict[int, Flags | None] = dict.fromkeys(self.uids)  # None: the client was never told
         # A silent STORE changed what the client had heard no news of: it takes flags for true that nobody ever saw, and
         # is told them again if the message goes
         self.dreamt: set[int] = set()
+        self.saved: list[int] = []  # what `$` names (RFC 5182), the removed ones too
         self.uid_next = mailbox.uid_next
         self.version = mailbox.version
+        self.highest = 0  # HIGHESTMODSEQ as the client has it
+        self.offered: Flags = frozenset()  # what FLAGS told last
+
+    @property
+    def rights(self) -> Rights:
+        """What the reader may do here now."""
+        return self.mailbox.rights(self.reader)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the mailbox is another's and can no longer be read: the next command closes it."""
+        return "r" not in self.rights
 
     @property
     def is_behind(self) -> bool:
         """Whether the mailbox has changed since the last moment at which everything was told."""
         return self.version != self.mailbox.version
+
+    def cache(self) -> Cache:
+        """What a client can come back with."""
+        return Cache(self.mailbox.uid_validity, self.highest, self.uid_next, dict(self.flags))
+
+    def current(self, uid: int) -> Flags | None:
+        """The flags of a message as they are now; None when it is gone."""
+        return self.mailbox.flags(uid, self.reader) if uid in self.mailbox.messages else None
 
     def removed(self) -> list[int]:
         """The uids that are gone and whose EXPUNGE the client has not heard."""
@@ -244,18 +243,27 @@ class View:
         """What is missing for a client that must know everything; "" when nothing is."""
         if self.uids != list(self.mailbox.messages):
             return f"holds {self.uids}, there are {list(self.mailbox.messages)}"
-        for uid, message in self.mailbox.messages.items():
-            known = self.flags[uid]
-            if known is not None and known != message.flags:
-                return f"uid {uid} has {sorted(message.flags)}, the client believes {sorted(known)}"
+        for uid in self.uids:
+            known, now = self.flags[uid], self.current(uid)
+            if known is not None and now is not None and known != now:
+                return f"uid {uid} has {sorted(now)}, the client believes {sorted(known)}"
         return ""
 
     def hear_expunge(self, seq: int) -> None:
         """`* n EXPUNGE`: it must be one that is gone."""
         require(1 <= seq <= len(self.uids), "EXPUNGE names a message of the view", (seq, len(self.uids)))
-        uid = self.uids.pop(seq - 1)
+        self._drop(self.uids[seq - 1])
+
+    def hear_vanished(self, uids: Iterable[int]) -> None:
+        """`* VANISHED`: they must be in the view, and gone."""
+        for uid in uids:
+            require(uid in self.flags, "VANISHED names a message of the view", (uid, self.uids))
+            self._drop(uid)
+
+    def _drop(self, uid: int) -> None:
+        require(uid not in self.mailbox.messages, "EXPUNGE names a removed message", uid)
+        self.uids.remove(uid)
         del self.flags[uid]
-        require(uid not in self.mailbox.messages, "EXPUNGE names a removed message", (seq, uid))
 
     def hear_exists(self, count: int) -> None:
         """`* n EXISTS`: the messages that came since, all of them."""
@@ -271,15 +279,15 @@ class View:
         require(1 <= seq <= len(self.uids), "a response names a message of the view", (seq, len(self.uids)))
         return self.uids[seq - 1]
 
-    def hear_flags(self, seq: int, flags: Flags, *, is_late: bool = False) -> None:
+    def hear_flags(self, uid: int, flags: Flags, *, is_late: bool = False) -> None:
         """FLAGS of a FETCH: the present ones; of a removed message (or `is_late`: IDLE) any that it has had."""
-        uid = self.uid_of(seq)
-        message = self.mailbox.messages.get(uid)
-        if message is None or is_late:
-            is_dream = message is None and uid in self.dreamt
-            require(is_dream or flags in self.mailbox.history[uid], "flags told were once true", (uid, flags))
+        now = self.current(uid)
+        if now is None or is_late:
+            is_dream = now is None and uid in self.dreamt
+            past = self.mailbox.past_flags(uid, self.reader)
+            require(is_dream or flags in past, "flags told were once true", (uid, flags))
         else:
-            require(flags == message.flags, "flags told are true", (uid, flags, message.flags))
+            require(flags == now, "flags told are true", (uid, flags, now))
             self.dreamt.discard(uid)
         self.flags[uid] = flags
 
@@ -291,13 +299,12 @@ class View:
                 self.flags[uid] = flags
             elif known is not None:
                 self.flags[uid] = combined(known, mode, flags)
-            message = self.mailbox.messages.get(uid)
-            if message is None or message.flags != self.flags[uid]:
+            now = self.current(uid)
+            if now is None or now != self.flags[uid]:
                 self.dreamt.add(uid)
 
-    def hear_mod_seq(self, seq: int, mod_seq: int, *, is_late: bool = False) -> None:
+    def hear_mod_seq(self, uid: int, mod_seq: int, *, is_late: bool = False) -> None:
         """MODSEQ of a FETCH; `is_late`: it may be from before the last change."""
-        uid = self.uid_of(seq)
         if uid in self.mailbox.messages and not (is_late and mod_seq <= self.mailbox.bounds[uid].low):
             self.mailbox.learn_mod_seq(uid, mod_seq)
 
@@ -312,6 +319,16 @@ class View:
 def combined(old: Flags, mode: str, flags: Flags) -> Flags:
     """What STORE makes of `old`; mode "", "+" or "-" (RFC 3501 §6.4.6)."""
     return flags if mode == "" else old | flags if mode == "+" else old - flags
+
+
+def right_to(flag: str) -> str:
+    """The right that setting or clearing the flag takes (RFC 4314 §4)."""
+    return {SEEN: "s", "\\Deleted": "t"}.get(flag, "w")
+
+
+def permitted(old: Flags, new: Flags, rights: Rights) -> Flags:
+    """The new flags as far as the rights allow; the others stay."""
+    return frozenset(flag for flag in old | new if (flag in new if right_to(flag) in rights else flag in old))
 
 
 def ranges(numbers: Sequence[int]) -> str:

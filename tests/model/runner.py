@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from model.model import Difference
-from model.steps import Step, plainer, show
+from model.steps import ACCOUNTS, Step, plainer, show
 from model.walk import Walk
 from model.workers import Workers
 from pochta import clock
@@ -36,10 +36,9 @@ class Outcome:
 
 
 async def run(workers: Workers, steps: Sequence[Step]) -> Outcome:
-    """Run the list on a fresh account, up to the first difference."""
+    """Run the list on fresh accounts, up to the first difference."""
     outcome = Outcome(list(steps))
-    address, account_id = await workers.add_account()
-    walk = Walk(workers, address, account_id)
+    walk = Walk(workers, [await workers.add_account() for _ in range(ACCOUNTS)])
     try:
         await walk.start()
         for number, step in enumerate(steps):

@@ -1,8 +1,9 @@
 """What sessions do, as plain data: a list of steps means something wherever it is cut.
 
 A step names no uid. Messages are picked by place (`picks`, each modulo the size of the view), mailboxes by place among
-those that exist (an int) or by name (a str, which need not exist), so that a list stays lawful when steps are taken out
-of it. `generate` depends on its seed alone; `parse` reads what a failure prints.
+those of the session's account (an int from 0) or of the others (below 0), or by name: a str, which need not exist, and
+which is in the account that is `k` further on where it begins with `~k/`. So a list stays lawful when steps are taken
+out of it. `generate` depends on its seed alone; `parse` reads what a failure prints.
 """
 
 from collections.abc import Callable
@@ -11,12 +12,19 @@ from itertools import accumulate
 from random import Random  # noqa: TID251 - a test's own, seeded
 from typing import Final
 
-SESSIONS: Final = 4
+SESSIONS: Final = 8
 WORKERS: Final = 2
-AWARE: Final = (0, 1)  # the sessions that know mod-sequences (RFC 7162): one in each worker
+ACCOUNTS: Final = 3
+# What the sessions enable at first; two and two share an account and sit in different workers
+MODES: Final[tuple[tuple[str, ...], ...]] = (
+    ("CONDSTORE",), ("QRESYNC",), (), ("IMAP4rev2", "QRESYNC"), ("QRESYNC", "COMPRESS"), ("IMAP4rev2",),
+    ("UIDONLY",), ("QRESYNC", "UIDONLY", "IMAP4rev2"),
+)  # fmt: skip
+RIGHTS: Final = ("", "lr", "lrs", "lrswi", "lrswite", "lrswipkxtea", "lrswipkxtea", "lrwt", "lrie", "ri", "l", "lrsk")
 NAMES: Final = ("Work", "Work/Sub", "Lists", "Lists/Old", "Archive", "Bills", "Bills 2")
 FLAGS: Final = ("\\Deleted", "\\Deleted", "\\Seen", "\\Flagged", "\\Answered", "$Work", "$Later")
 KEYS: Final = ("ALL", "SEEN", "UNSEEN", "DELETED", "UNDELETED", "FLAGGED", "KEYWORD $Work", "NOT KEYWORD $Later")
+RETURNS: Final = ("", "", "", "SAVE ALL", "SAVE ALL COUNT", "MIN MAX COUNT ALL")
 
 Place = int | str
 
@@ -29,6 +37,28 @@ class Select:
     mailbox: Place
     fetches: bool
     is_read_only: bool
+    resume: int = 0  # with QRESYNC, where the session has it: 1 no uids, 2 the known ones, 3 their numbers too
+
+
+@dataclass(frozen=True, slots=True)
+class Reconnect:
+    """The connection is lost; the client comes back, perhaps in other modes, with what it knew."""
+
+    session: int
+    modes: tuple[str, ...]
+    resume: int
+
+
+@dataclass(frozen=True, slots=True)
+class SetAcl:
+    """SETACL, or DELETEACL (`mode` is "0"), for the account that is `whom` further on; ACCOUNTS: for anyone."""
+
+    session: int
+    mailbox: Place
+    whom: int
+    mode: str
+    letters: str
+    is_denied: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +90,7 @@ class Store:
     is_uid: bool
     is_open: bool
     since: int | None = None
+    is_saved: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,16 +106,18 @@ class Fetch:
     is_uid: bool
     is_open: bool
     since: int | None = None
+    is_saved: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """SEARCH; the key `picked` looks for the subject of one message, `since` for MODSEQ."""
+    """SEARCH; the key `picked` looks for the subject of one message, `since` for MODSEQ. `returns` are its options."""
 
     session: int
     key: str
     pick: int
     is_uid: bool
+    returns: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +134,7 @@ class UidExpunge:
     session: int
     picks: tuple[int, ...]
     is_open: bool
+    is_saved: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,13 +231,14 @@ class ListAll:
 
 Step = (
     Select | Unselect | Close | Store | Fetch | Search | Expunge | UidExpunge | Copy | Move | Append | Deliver
-    | Create | Delete | Rename | Idle | Noop | Status | ListAll
+    | Create | Delete | Rename | Idle | Noop | Status | ListAll | Reconnect | SetAcl
 )  # fmt: skip
 
 # In hundredths, about. What can fail to do anything (nothing to name, a name in use) comes more often than it counts.
 WEIGHTS: Final[dict[type[Step], int]] = {
-    Select: 8, Unselect: 5, Close: 5, Store: 17, Fetch: 8, Search: 5, Expunge: 15, UidExpunge: 22, Copy: 8, Move: 7,
-    Append: 13, Deliver: 6, Create: 16, Delete: 9, Rename: 20, Idle: 5, Noop: 5, Status: 5, ListAll: 5,
+    Select: 12, Unselect: 4, Close: 5, Store: 17, Fetch: 8, Search: 6, Expunge: 18, UidExpunge: 22, Copy: 10, Move: 9,
+    Append: 14, Deliver: 5, Create: 14, Delete: 12, Rename: 18, Idle: 6, Noop: 4, Status: 6, ListAll: 4,
+    Reconnect: 6, SetAcl: 7,
 }  # fmt: skip
 
 
@@ -223,9 +258,20 @@ def _picks(random: Random) -> tuple[int, ...]:
 
 
 def _mailbox(random: Random) -> Place:
-    """INBOX mostly, so that sessions meet there; a name now and then, which may be gone."""
+    """INBOX mostly, that of an account or of the next, so that sessions meet there; a name that may be gone."""
     chance = random.random()
-    return "INBOX" if chance < 0.4 else random.choice(NAMES) if chance < 0.5 else random.randrange(64)
+    if chance < 0.45:
+        return "INBOX" if chance < 0.25 else random.choice(("~1/INBOX", "~2/INBOX"))
+    return _name(random) if chance < 0.55 else random.randrange(64) if chance < 0.8 else -1 - random.randrange(64)
+
+
+def _any_mailbox(random: Random) -> Place:
+    return random.randrange(64) if random.random() < 0.7 else -1 - random.randrange(64)
+
+
+def _name(random: Random) -> str:
+    whose = random.choice(("", "", "", "~1/", "~2/"))
+    return whose + random.choice(NAMES)
 
 
 def _flags(random: Random, least: int = 0) -> tuple[str, ...]:
@@ -237,14 +283,36 @@ def _is(random: Random, chance: float) -> bool:
 
 
 def _select(random: Random, session: int) -> Step:
-    return Select(session, _mailbox(random), _is(random, 0.75), _is(random, 0.15))
+    return Select(session, _mailbox(random), _is(random, 0.75), _is(random, 0.15), random.choice((0, 1, 2, 3)))
+
+
+def _reconnect(random: Random, session: int) -> Step:
+    modes = list(MODES[session] if _is(random, 0.5) else random.choice(MODES))
+    modes += ["COMPRESS"] if _is(random, 0.2) and "COMPRESS" not in modes else []
+    return Reconnect(session, tuple(modes), random.choice((0, 1, 1, 2, 3)))
+
+
+def _set_acl(random: Random, session: int) -> Step:
+    whom = random.choice((1, 1, 2, 2, 0, ACCOUNTS))
+    mode = random.choice(("", "", "", "+", "-", "0"))
+    place: Place = "INBOX" if _is(random, 0.5) else _any_mailbox(random)
+    letters = random.choice(RIGHTS)
+    return SetAcl(session, place, whom, mode, letters, _is(random, 0.1))
 
 
 def _store(random: Random, session: int) -> Step:
     mode = random.choice(("", "+", "+", "+", "-"))
     flags = ("\\Deleted",) if mode == "+" and _is(random, 0.8) else _flags(random, 0 if mode == "" else 1)
     return Store(
-        session, _picks(random), mode, flags, _is(random, 0.4), _is(random, 0.5), _is(random, 0.1), _since(random)
+        session,
+        _picks(random),
+        mode,
+        flags,
+        _is(random, 0.4),
+        _is(random, 0.5),
+        _is(random, 0.1),
+        _since(random),
+        _is(random, 0.06),
     )
 
 
@@ -255,11 +323,12 @@ def _since(random: Random) -> int | None:
 def _fetch(random: Random, session: int) -> Step:
     what = random.choice(("flags", "flags", "changed", "changed", "size", "subject", "body", "body"))
     since = random.randrange(1000) if what == "changed" else None
-    return Fetch(session, _picks(random), what, _is(random, 0.5), _is(random, 0.3), since)
+    return Fetch(session, _picks(random), what, _is(random, 0.5), _is(random, 0.3), since, _is(random, 0.08))
 
 
 def _search(random: Random, session: int) -> Step:
-    return Search(session, random.choice((*KEYS, "picked", "since")), random.randrange(64), _is(random, 0.5))
+    key, returns = random.choice((*KEYS, "picked", "since")), random.choice(RETURNS)
+    return Search(session, key, random.randrange(64), _is(random, 0.5), returns)
 
 
 def _append(random: Random, session: int) -> Step:
@@ -275,22 +344,26 @@ _MAKERS: Final[dict[type[Step], Callable[[Random, int], Step]]] = {
     Fetch: _fetch,
     Search: _search,
     Expunge: lambda _, session: Expunge(session),
-    UidExpunge: lambda random, session: UidExpunge(session, (random.randrange(8),), _is(random, 0.8)),
+    UidExpunge: lambda random, session: UidExpunge(
+        session, (random.randrange(8),), _is(random, 0.8), _is(random, 0.05)
+    ),
     Copy: lambda random, session: Copy(session, _picks(random), _mailbox(random), _is(random, 0.5)),
     Move: lambda random, session: Move(session, _picks(random), _mailbox(random), _is(random, 0.5)),
     Append: _append,
     Deliver: lambda _, session: Deliver(session),
-    Create: lambda random, session: Create(session, random.choice(NAMES)),
-    Delete: lambda random, session: Delete(session, random.randrange(64)),
-    Rename: lambda random, session: Rename(session, random.randrange(64), random.choice(NAMES)),
+    Create: lambda random, session: Create(session, _name(random)),
+    Delete: lambda random, session: Delete(session, _any_mailbox(random)),
+    Rename: lambda random, session: Rename(session, _any_mailbox(random), _name(random)),
     Idle: lambda _, session: Idle(session),
     Noop: lambda random, session: Noop(session, _is(random, 0.2)),
     Status: lambda random, session: Status(session, _mailbox(random)),
     ListAll: lambda _, session: ListAll(session),
+    Reconnect: _reconnect,
+    SetAcl: _set_acl,
 }
 
 
-_PLAIN: Final = {"mailbox": "INBOX", "picks": (0,), "pick": 0, "count": 1, "since": None, "fetches": True}
+_PLAIN: Final = {"mailbox": "INBOX", "picks": (0,), "pick": 0, "count": 1, "since": None, "fetches": True, "resume": 1}
 
 
 def plainer(step: Step) -> list[Step]:

@@ -199,7 +199,7 @@ class Authenticator:
             raise _failed(asker, refusal.detail) from None
         # No guess from here on: who comes so far has been vouched for.
         account = await self._store.read(0, _found, asked(proven))
-        if account is None:
+        if account is None or not _is_written_alike(proven, account.address):
             raise _failed(replace(asker, name=proven), NO_ACCOUNT)
         if claimed and (found is None or found.account_id != account.account_id):
             raise _failed(asker, OTHER_ACCOUNT)
@@ -301,6 +301,14 @@ class Authenticator:
 
 def _id(found: SignIn | None) -> int:
     return _NO_ACCOUNT if found is None else found.account_id
+
+
+def _is_written_alike(name: str, address: str) -> bool:
+    """Whether a name that others vouch for is in the letters of the account's own.
+
+    To us `boriſ` and `boris` are one; to who gives out user names they may be two persons.
+    """
+    return name.partition("@")[0].isascii() == address.rpartition("@")[0].isascii()
 
 
 def _account(found: SignIn) -> AuthenticatedAccount:

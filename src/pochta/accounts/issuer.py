@@ -108,7 +108,11 @@ class Issuer:
         # OpenID Connect Discovery 1.0 §4.3: the issuer in the document is the one that was asked
         if discovery.issuer != self.url:
             raise TryLater(f"the discovery document is of another issuer, {discovery.issuer}")
-        own, keys = urlsplit(self.url), urlsplit(discovery.jwks_uri)
+        try:
+            own, keys = urlsplit(self.url), urlsplit(discovery.jwks_uri)
+            _ = keys.port
+        except ValueError:
+            raise TryLater("its discovery document names no URL of keys") from None
         if keys.scheme != "https" and (keys.scheme, keys.hostname) != (own.scheme, own.hostname):
             raise TryLater(f"its keys are not kept safely, at {discovery.jwks_uri}")
         found = _decoded(await self._fetch(discovery.jwks_uri, limit_bytes=DOCUMENT_BYTES), _KeySet)

@@ -336,7 +336,9 @@ class Throttle:
 def _keys(asker: Asker, *, is_trusted: bool) -> tuple[tuple[Key, Bound], ...]:
     if is_trusted:
         return (((asker.who, asker.address), BY_TRUSTED),)
-    return ((asker.who, asker.network), BY_NAME), ((EVERY_NAME, asker.network), BY_NETWORK)
+    everybody = (EVERY_NAME, asker.network), BY_NETWORK
+    # Who gives no name (a token, a ticket says it) guesses at none: they would all wait for the failures of one of them.
+    return (((asker.who, asker.network), BY_NAME), everybody) if asker.name else (everybody,)
 
 
 def _spoken(wait_s: int) -> str:

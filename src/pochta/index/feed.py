@@ -72,8 +72,8 @@ class Indexer:
         self._pause_factor = pause_factor
         self._folder = data_dir / file.FOLDER_NAME
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="index feed")
-        self._files: OrderedDict[int, IndexFile] = OrderedDict()  # used in the thread alone, as `_paths`
-        self._paths: dict[int, Path] = {}  # account -> the file that was fed last
+        self._files: OrderedDict[int, IndexFile] = OrderedDict()  # used in the thread alone, as `_places`
+        self._places: dict[int, file.Place] = {}  # account -> the file that was fed last
         self._behind: dict[int, float] = {}  # account -> since when
         self._left: dict[int, int] = {}  # account -> messages that wait, at most
         self._seen: dict[int, int] = {}  # account -> mod_seq up to which it is indexed
@@ -137,7 +137,7 @@ class Indexer:
 
     def _with_other_file(self, account_ids: Sequence[int]) -> set[int]:
         """Those whose file is gone or replaced since it was fed."""
-        return {one for one in account_ids if file.current(self._folder, one) != self._paths.get(one)}
+        return {one for one in account_ids if file.place(self._folder, one) != self._places.get(one)}
 
     async def _work_until(self, until_s: float) -> None:
         """Bring accounts up to date, one batch for each in turn, as news come in."""
@@ -213,16 +213,16 @@ class Indexer:
 
     def _open(self, account: Account) -> IndexFile:
         """The account's present file; one that was replaced is let go of."""
-        path = file.current(self._folder, account.id)
+        place = file.place(self._folder, account.id)
         opened = self._files.pop(account.id, None)
-        if opened is not None and opened.path != path:
+        if opened is not None and opened.place != place:
             opened.close()
             opened = None
         if opened is None:
-            path = path or file.successor(self._folder, account.id)
+            path = place.path if place else file.successor(self._folder, account.id)
             opened = IndexFile(path, account.id, account.created_at)
         self._files[account.id] = opened
-        self._paths[account.id] = opened.path
+        self._places[account.id] = opened.place
         while len(self._files) > OPEN_MAX:
             self._files.popitem(last=False)[1].close()
         return opened
@@ -236,7 +236,7 @@ class Indexer:
         opened = self._files.pop(account_id, None)
         if opened is not None:
             opened.close()
-        self._paths.pop(account_id, None)
+        self._places.pop(account_id, None)
         path = file.current(self._folder, account_id)
         if path is not None:
             file.discard(path)

@@ -84,20 +84,41 @@ def number_of(name: str) -> int:
 
 def current(folder: Path, account_id: int) -> Path | None:
     """The account's file; None when there is none. One listing of a folder of few names."""
-    place = account_folder(folder, account_id)
+    own = account_folder(folder, account_id)
     try:
-        number = max(map(number_of, os.listdir(place)), default=0)
+        number = max(map(number_of, os.listdir(own)), default=0)
     except FileNotFoundError:
         return None
-    return place / f"{number}{_SUFFIX}" if number else None
+    return own / f"{number}{_SUFFIX}" if number else None
+
+
+class Place(NamedTuple):
+    """A file by its name and its inode: one that was removed and made anew under its name is another."""
+
+    path: Path
+    inode: int
+
+
+def place(folder: Path, account_id: int) -> Place | None:
+    """As `current`, to be told from any other file as long as it is open somewhere."""
+    path = current(folder, account_id)
+    try:
+        return None if path is None else place_of(path)
+    except FileNotFoundError:
+        return None  # replaced just now
+
+
+def place_of(path: Path) -> Place:
+    """The file that has this name now."""
+    return Place(path, path.stat().st_ino)
 
 
 def successor(folder: Path, account_id: int) -> Path:
     """The name of the file after the present one; its folder is made."""
-    place = account_folder(folder, account_id)
-    place.mkdir(mode=0o700, parents=True, exist_ok=True)
+    own = account_folder(folder, account_id)
+    own.mkdir(mode=0o700, parents=True, exist_ok=True)
     present = current(folder, account_id)
-    return place / f"{(number_of(present.name) if present else 0) + 1}{_SUFFIX}"
+    return own / f"{(number_of(present.name) if present else 0) + 1}{_SUFFIX}"
 
 
 def discard(path: Path) -> None:
@@ -181,6 +202,7 @@ class IndexFile:
                 if not self._connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall():
                     self._create(account_id, account_created_at)
             path.chmod(0o600)
+            self.place = place_of(path)
         except BaseException:
             self.close()
             raise

@@ -10,8 +10,9 @@ Blocks, so: not on the event loop (INV-12).
 """
 
 import threading
+from array import array
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -19,7 +20,7 @@ from typing import Final, NamedTuple
 import apsw
 
 from pochta.index import file
-from pochta.index.file import Witness
+from pochta.index.file import Place, Witness
 from pochta.index.texts import COLUMNS, State, as_words
 
 TRIGRAM: Final = 3
@@ -31,6 +32,7 @@ TEXT_SHARE: Final = 4
 NARROW_MIN: Final = 1000
 SHORT_ROWS: Final = 20_000  # (trigram, message) pairs looked at for a needle of one or two characters: 2 ms
 OPEN_MAX: Final = 16  # files open for reading, each with a cache of up to file.CACHE_KIB (INV-7)
+IDS_CHARS: Final = 32 * 1024  # of a list of ids read in one go: 0.5 ms
 _LAST: Final = "\U0010ffff"
 
 
@@ -60,10 +62,13 @@ Question = FieldQuestion | HeaderQuestion | TextQuestion
 
 
 class Answer(NamedTuple):
-    """Message ids, rising: those that match, and those that may; all others up to `last_id` do not."""
+    """Message ids, rising: those that match, and those that may; all others up to `last_id` do not.
 
-    sure: list[int]
-    maybe: list[int]
+    8 octets each: a question about a common letter has every message for an answer.
+    """
+
+    sure: "array[int]"
+    maybe: "array[int]"
 
 
 class Reader:
@@ -72,7 +77,7 @@ class Reader:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._lock = threading.Lock()
-        self._idle: OrderedDict[Path, apsw.Connection] = OrderedDict()
+        self._idle: OrderedDict[Place, apsw.Connection] = OrderedDict()
         self._is_closed = False
 
     def ask(self, account_id: int, questions: Sequence[Question]) -> tuple[Witness, list[Answer]] | None:
@@ -81,10 +86,10 @@ class Reader:
         Raises:
             apsw.Error: the file is damaged or not to be read.
         """
-        path = file.current(self._folder, account_id)
-        if path is None:
+        place = file.place(self._folder, account_id)
+        if place is None:
             return None
-        connection = self._take(path)
+        connection = self._take(place)
         if connection is None:
             return None
         try:
@@ -97,7 +102,7 @@ class Reader:
         except BaseException:
             connection.close()
             raise
-        self._give_back(path, connection)
+        self._give_back(place, connection)
         return None if witness is None or answers is None else (witness, answers)
 
     def discard(self, account_id: int) -> None:
@@ -115,15 +120,15 @@ class Reader:
         for connection in idle:
             connection.close()
 
-    def _take(self, path: Path) -> apsw.Connection | None:
+    def _take(self, place: Place) -> apsw.Connection | None:
         with self._lock:
-            connection = self._idle.pop(path, None)
+            connection = self._idle.pop(place, None)
         if connection is not None:
             return connection
         try:
-            connection = file.connect(path, writable=False)
+            connection = file.connect(place.path, writable=False)
         except apsw.CantOpenError:
-            if not path.exists():  # replaced just now
+            if not place.path.exists():  # replaced just now
                 return None
             raise
         try:
@@ -133,13 +138,13 @@ class Reader:
             raise
         return connection
 
-    def _give_back(self, path: Path, connection: apsw.Connection) -> None:
+    def _give_back(self, place: Place, connection: apsw.Connection) -> None:
         closing = [connection]
         with self._lock:
-            if not self._is_closed and path not in self._idle:
-                self._idle[path] = closing.pop()
+            if not self._is_closed and place not in self._idle:
+                self._idle[place] = closing.pop()
             # files of the account that were replaced are let go of
-            stale = [one for one in self._idle if one.parent == path.parent and one != path]
+            stale = [one for one in self._idle if one.path.parent == place.path.parent and one != place]
             closing += [self._idle.pop(one) for one in stale]
             while len(self._idle) > OPEN_MAX:
                 closing.append(self._idle.popitem(last=False)[1])
@@ -212,19 +217,28 @@ def _ask_text(connection: apsw.Connection, question: TextQuestion, last_id: int)
     return _resolved(_ids(sure), _ids(maybe) + _cut(connection, State.TEXT_CUT))
 
 
-def _ids(joined: str | None) -> list[int]:
-    return list(map(int, joined.split(","))) if joined else []
+def _ids(joined: str | None) -> "array[int]":
+    """The numbers of a list, read piece by piece: no call may hold the interpreter for long."""
+    found = array("q")
+    at = 0
+    while joined is not None and at < len(joined):
+        stop = joined.find(",", at + IDS_CHARS)
+        stop = len(joined) if stop < 0 else stop
+        found.extend(map(int, joined[at:stop].split(",")))
+        at = stop + 1
+    return found
 
 
-def _cut(connection: apsw.Connection, state: State) -> list[int]:
-    sql = "SELECT id FROM entry WHERE state != 0 AND state & ?"
-    return [row[0] for row in file.rows(connection, sql, (int(state),))]
+def _cut(connection: apsw.Connection, state: State) -> "array[int]":
+    sql = "SELECT group_concat(id) FROM entry WHERE state != 0 AND state & ?"
+    ((joined,),) = file.rows(connection, sql, (int(state),))
+    return _ids(joined)
 
 
-def _resolved(sure: list[int], maybe: list[int]) -> Answer:
+def _resolved(sure: Iterable[int], maybe: Iterable[int]) -> Answer:
     """What is cut may match or not, whatever its first part says: a character may have been cut through."""
     doubtful = set(maybe)
-    return Answer(sorted(one for one in sure if one not in doubtful), sorted(doubtful))
+    return Answer(array("q", sorted(one for one in sure if one not in doubtful)), array("q", sorted(doubtful)))
 
 
 class _Narrowed(NamedTuple):

@@ -53,9 +53,14 @@ def steps(text: str, size: int) -> Iterator[str]:
         return
     at = 0
     while at < len(text):
-        stop = at + size
-        limit = stop + COMBINING_MAX
-        while stop < len(text) and stop < limit and combining(text[stop]):
-            stop += 1
+        stop = edge(text, at + size)
         yield text[at:stop]
         at = stop
+
+
+def edge(text: str, at: int) -> int:
+    """The first place from `at` on where the text may be cut: no character combines with the one before it."""
+    limit = min(len(text), at + COMBINING_MAX)
+    while at < limit and combining(text[at]):
+        at += 1
+    return at

@@ -174,7 +174,10 @@ def client_names(tls: ssl.SSLObject | None) -> tuple[str, ...]:
     if not isinstance(not_after, str) or clock.now_s() >= ssl.cert_time_to_seconds(not_after):
         return ()
     names = shown.get("subjectAltName", ())
-    return tuple(one[1] for one in names if isinstance(one, tuple) and len(one) == 2 and one[0] == "email")
+    # A name without domain would be anybody's who has that local part here
+    return tuple(
+        one[1] for one in names if isinstance(one, tuple) and len(one) == 2 and one[0] == "email" and "@" in str(one[1])
+    )
 
 
 def _unreadable(path: Path, error: OSError) -> SetupError:

@@ -243,6 +243,8 @@ def _new_place(tx: Tx, reader_id: int, name: str) -> Place:
 
 def _need_create(tx: Tx, reader_id: int, place: Place) -> None:
     """Refuse who may make no mailbox at that place of another's account."""
+    if not place.path:
+        raise _no_such_mailbox()  # the name of an account alone: no other answer than for an account that is not there
     names = split_path(place.path)
     for length in range(len(names) - 1, 0, -1):
         mailbox_id = mailboxes.id_of(tx, place.account_id, names[:length])
@@ -272,7 +274,9 @@ def create_from_inbox(tx: Tx, reader_id: int, name: str, now: int) -> Opened:
     Raises:
         Refusal: as `create`; CANNOT, into another account.
     """
-    if _new_place(tx, reader_id, name).account_id != reader_id:
+    place = _new_place(tx, reader_id, name)
+    if place.account_id != reader_id:
+        _need_create(tx, reader_id, place)  # or the answer would tell whether there is such an account
         raise Refusal(RefusalCode.CANNOT, "INBOX cannot be renamed into another account; move its messages")
     made = create(tx, reader_id, name, None, now)
     annotations.copy(tx, reader_id, mailboxes.find_inbox(tx, reader_id), made.mailbox.id)
@@ -287,9 +291,9 @@ def rename(tx: Tx, reader_id: int, old: str, new: str, now: int) -> Opened:
     """
     opened = open_mailbox(tx, reader_id, old, Right.DELETE_MAILBOX)
     source, target = locate(tx, reader_id, old), _new_place(tx, reader_id, new)
+    if target.account_id != reader_id:
+        _need_create(tx, reader_id, target)  # first, or the answer would tell whether there is such an account
     if source.account_id != target.account_id:
         raise Refusal(RefusalCode.CANNOT, "A mailbox cannot be renamed into another account; move its messages")
-    if target.account_id != reader_id:
-        _need_create(tx, reader_id, target)
     mailboxes.rename(tx, source.account_id, source.path, target.path, now)
     return opened

@@ -4,7 +4,8 @@
 account EVERYBODY. `reader_id` SHARED marks what everybody reads; any other id a reader's own. Entry names come in lower
 case and checked (`proto.imap.metadata`); who may read and write them is asked by the caller.
 
-Values count in no quota; the bounds here keep an account's below ACCOUNT_MAX_BYTES.
+Values count in no quota; the bounds here keep what an account holds of its owner's and of everybody's, and what it holds
+of each other reader's own, below ACCOUNT_MAX_BYTES: nobody uses up the room of another.
 """
 
 from collections.abc import Sequence
@@ -111,7 +112,9 @@ def write(
     for who in {SHARED if is_shared(entry) else reader_id for entry, value in values if value is not None}:
         holder = _holder(account_id, mailbox_id, who)
         row = tx.row(f"SELECT count(*) FROM annotation WHERE {key}", (holder, mailbox_id, who))
-        total = tx.row("SELECT sum(length(value)) FROM annotation WHERE account_id = ?", (holder,))
+        theirs = (SHARED, account_id) if who in (SHARED, account_id) else (who, who)
+        size = "SELECT sum(length(value)) FROM annotation WHERE account_id = ? AND reader_id IN (?, ?)"
+        total = tx.row(size, (holder, *theirs))
         if row is None or total is None or row[0] > ENTRIES_MAX or (total[0] or 0) > ACCOUNT_MAX_BYTES:
             raise TooMany
     entries = [entry for entry, _ in values]

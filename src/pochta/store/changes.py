@@ -213,17 +213,16 @@ def since_of_account(
         "SELECT mod_seq FROM change WHERE account_id = ? AND mod_seq > ? ORDER BY mod_seq LIMIT 1 OFFSET ?",
         (*args, limit),
     )
+    up_to = "" if far is None else " AND mod_seq <= ?"
     rows = tx.rows(
         "SELECT mod_seq, mailbox_id, kind, CASE WHEN kind = ? THEN uids ELSE '' END FROM change"
-        f" WHERE account_id = ? AND mod_seq > ?{'' if far is None else ' AND mod_seq <= ?'} ORDER BY mod_seq, mailbox_id",
+        f" WHERE account_id = ? AND mod_seq > ?{up_to} ORDER BY mod_seq, mailbox_id",
         (int(Kind.ANNOTATED), *args, *(() if far is None else (far[0],))),
     )
     return [(row[0], row[1], row[2], row[3]) for row in rows], far is not None
 
 
-def named_by(
-    tx: Tx, account_id: int, mailbox_id: int, kind: Kind, mod_seqs: Iterable[int]
-) -> list[UidRange]:
+def named_by(tx: Tx, account_id: int, mailbox_id: int, kind: Kind, mod_seqs: Iterable[int]) -> list[UidRange]:
     """The uids that the changes with these numbers name. One statement each."""
     found: list[UidRange] = []
     for mod_seq in mod_seqs:

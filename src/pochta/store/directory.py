@@ -467,7 +467,7 @@ def oldest_account(tx: Tx, domain: str) -> int | None:
     return None if row is None else int(row[0])
 
 
-_SIGN_IN: Final = "SELECT account.id, address, credential_generation, is_enabled, credential FROM account"
+_SIGN_IN: Final = "SELECT account.id, address, credential_generation, is_enabled, is_shared, credential FROM account"
 # The list of domains lets SQLite use the unique index; a scan of all accounts would cost 10 ms per 100 k.
 _ONLY_ONE: Final = "domain_id IN (SELECT id FROM domain) AND local_part = ? LIMIT 2"
 
@@ -481,8 +481,8 @@ def sign_in(tx: Tx, local_part: str, domain: str | None) -> SignIn | None:
         rows = tx.rows(f"{_SIGN_IN} {where}", (domain, local_part))
     if len(rows) != 1:
         return None
-    account_id, address, generation, is_enabled, credential = rows[0]
-    return SignIn(account_id, address, generation, bool(is_enabled), credential)
+    account_id, address, generation, is_enabled, is_shared, credential = rows[0]
+    return SignIn(account_id, address, generation, bool(is_enabled) and not is_shared, credential)
 
 
 def accounts_over_quota(tx: Tx, account_ids: tuple[int, ...], size: int) -> list[int]:

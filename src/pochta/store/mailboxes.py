@@ -21,6 +21,9 @@ NAME_MAX_BYTES: Final = 255  # per level, UTF-8: what file systems, and so other
 PATH_MAX_LEVELS: Final = 32
 MAILBOXES_PER_ACCOUNT: Final = 10_000
 SUBSCRIPTIONS_PER_ACCOUNT: Final = 2 * MAILBOXES_PER_ACCOUNT  # names of removed mailboxes stay on the list
+# Of all of them: 50 for each. No mailbox need stand behind them, and LIST holds all at once, with RECURSIVEMATCH each
+# of their levels too (16 times as much at worst): 20 000 of the longest paths would take gigabytes.
+SUBSCRIPTIONS_MAX_CHARS: Final = 1_000_000
 
 FIRST_MAILBOXES: Final = (
     (INBOX, "inbox"),
@@ -388,9 +391,11 @@ def subscribe(tx: Tx, account_id: int, path: str, now: int) -> None:
         Refusal: INVALID_NAME, LIMIT.
     """
     names = split_path(path)
-    count = tx.row("SELECT count(*) FROM subscription WHERE account_id = ?", (account_id,))
+    count = tx.row("SELECT count(*), sum(length(path)) FROM subscription WHERE account_id = ?", (account_id,))
     if count is None or count[0] >= SUBSCRIPTIONS_PER_ACCOUNT:
         raise Refusal(RefusalCode.LIMIT, f"An account has at most {SUBSCRIPTIONS_PER_ACCOUNT} subscriptions")
+    if (count[1] or 0) + len(path) > SUBSCRIPTIONS_MAX_CHARS:
+        raise Refusal(RefusalCode.LIMIT, "The names of this account's subscriptions are too long in all")
     if _put_on_list(tx, account_id, DELIMITER.join(names)):
         changes.record_of_account(tx, account_id, now=now)
 

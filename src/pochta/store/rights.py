@@ -209,11 +209,11 @@ def change(
     tx.run(f"DELETE FROM mailbox_right WHERE {where}", key)
     if any(after):
         _insert(tx, key, letters_of(after[0]), letters_of(after[1]))
-    _announce(tx, account_id, mailbox_id, now)
     if reader_id == ANYONE:
         changes.announce_to_everybody(tx)
     else:
         changes.record_of_account(tx, reader_id, now=now)  # the reader may see more, or less, than before
+    _announce(tx, account_id, mailbox_id, now)
 
 
 def _refuse_too_many(tx: Tx, account_id: int, mailbox_id: int) -> None:

@@ -76,7 +76,15 @@ def refs(ancestry: Ancestry, nodes: Sequence[int]) -> Forest:
     # DEVIATES draft-ietf-morg-inthread-01 §4: the latest sent date counts, not the latest internal date, as in
     # Dovecot, where clients that ask for REFS have met it
     latest = {root: _latest(root, count, children) for root in roots if root in children}
-    return Forest(count, sorted(roots, key=lambda root: latest.get(root, root)), children)
+    return Forest(count, _in_order(roots, [latest.get(root, root) for root in roots], count), children)
+
+
+def _in_order(roots: Sequence[int], messages: Sequence[int], count: int) -> list[int]:
+    """The roots in the order of a message of each thread; no sort, which would hold the interpreter until it is done."""
+    root_of = [-1] * count
+    for root, message in zip(roots, messages, strict=True):
+        root_of[message] = root
+    return [root for root in root_of if root >= 0]
 
 
 def _latest(root: int, count: int, children: Mapping[int, Sequence[int]]) -> int:
@@ -210,8 +218,8 @@ def _with_subjects_merged(forest: Forest, subjects: Sequence[int], is_reply: Seq
             dummy += 1
     kept = [root for root in roots if root not in moved]
     kept += made
-    kept.sort(key=lambda root: root if root < count else children[root][0])
-    return Forest(count, kept, children)
+    first = [root if root < count else children[root][0] for root in kept]
+    return Forest(count, _in_order(kept, first, count), children)
 
 
 def _merge(group: Sequence[int], dummy: int, forest: Forest, is_reply: Sequence[int], moved: set[int]) -> bool:

@@ -294,6 +294,7 @@ class ImapConnection(Connection):
             while True:
                 if event is not None:
                     await self._handle(event)
+                    self._has_news |= self.notify is not None
                 if self._is_stopping or self._is_signed_out or self.is_closing:
                     break
                 await pace.turn()
@@ -304,7 +305,7 @@ class ImapConnection(Connection):
                 if event is None:
                     if self.deflate is not None and compress.inflate(self):
                         continue
-                    if self._waits_for_news and (self._has_news or not self._is_told_everything):
+                    if self._has_news and self._waits_for_news:
                         self._has_news = False
                         if await self._is_account_lost():
                             break
@@ -402,6 +403,8 @@ class ImapConnection(Connection):
         if isinstance(event, CommandEvent):
             await self._run(event.tag, event.command)
         elif isinstance(event, append.AppendEvent):
+            if isinstance(event, AppendStart) and event.is_first:
+                await self._may_still_read()  # what its end tells, and what REPLACE removes, is of the selected one
             self.appending = await append.handle(self, self.appending, event)
         elif isinstance(event, BadCommand):
             self._handle_bad(event)
@@ -556,6 +559,7 @@ class ImapConnection(Connection):
 
     async def _end_idle(self, tag: bytes) -> None:
         self._leave_idle()
+        await self._may_still_read()
         await self.sync(may_expunge=True)
         self.send(encode.tagged(tag, b"OK", "IDLE terminated"))
 

@@ -11,7 +11,9 @@ Source: RFC 3501 §6.3.8, RFC 5258 (LIST-EXTENDED), RFC 5819 (LIST-STATUS), RFC 
 
 import re
 import unicodedata
+from bisect import bisect_left
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import islice, takewhile
 from typing import TYPE_CHECKING
 
 from pochta.proto.imap import commands as c
@@ -100,6 +102,7 @@ async def list_(connection: "ImapConnection", tag: bytes, command: c.List) -> No
     names = _names(found)
     chosen = _chosen(command, names, subscribed)
     below = _told_by_recursion(command, chosen)
+    ordered = sorted(chosen) if below else []
     # RFC 5258 §3: in an extended LIST an empty pattern matches nothing
     patterns = [pattern_of(command.reference, one) for one in command.patterns if one or not command.is_extended]
     deleted = await quota.deleted_storage(connection, command.status_items, found)
@@ -107,7 +110,7 @@ async def list_(connection: "ImapConnection", tag: bytes, command: c.List) -> No
     pace = Pace()
     for name in (*chosen, *(one for one in below if one not in chosen)):
         if any(pattern.fullmatch(name) for pattern in patterns):
-            if name not in chosen and _is_redundant(name, chosen, patterns):
+            if name not in chosen and _is_redundant(name, ordered, patterns):
                 continue
             await connection.send_large(render.lines(name, has_chosen_below=name in below))
             if command.metadata:
@@ -154,9 +157,13 @@ def _told_by_recursion(command: c.List, chosen: Collection[str]) -> dict[str, No
     return dict.fromkeys(above for name in chosen for above in levels_above(name))
 
 
-def _is_redundant(name: str, chosen: Collection[str], patterns: list[re.Pattern[str]]) -> bool:
-    """Whether every chosen name below it is told itself (RFC 5258 §3.5: then CHILDINFO says nothing new)."""
-    below = (one for one in chosen if one.startswith(name + DELIMITER))
+def _is_redundant(name: str, ordered: Sequence[str], patterns: list[re.Pattern[str]]) -> bool:
+    """Whether every chosen name below it is told itself (RFC 5258 §3.5: then CHILDINFO says nothing new).
+
+    `ordered` rises, so that names below one stand together: 10 000 names above others would be looked for in all.
+    """
+    prefix = name + DELIMITER
+    below = takewhile(lambda one: one.startswith(prefix), islice(ordered, bisect_left(ordered, prefix), None))
     return all(any(pattern.fullmatch(one) for pattern in patterns) for one in below)
 
 

@@ -62,7 +62,7 @@ async def _tell_selected(connection: "ImapConnection", selected: Selected, opene
         await selected.claim_recent(mailbox.recent_uid, mailbox.uid_next)
     arrivals = telling.arrivals(modes, mailbox.message_count, await selected.recent_count())
     keywords = await connection.context.views.keywords(selected.account_id, ANY_KEYWORD)
-    shown, permanent = selected.tell_keywords(keywords)
+    shown, permanent = selected.tell_keywords(selected.visible_keywords(keywords))
     # DEVIATES RFC 3501 §6.3.1: no UNSEEN. To find the first unseen message is a scan, RFC 9051 has dropped the code,
     # and without it a client assumes nothing.
     connection.send(

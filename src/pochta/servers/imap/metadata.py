@@ -148,6 +148,12 @@ def _write(tx: Tx, reader_id: int, name: str, values: Values, now: int) -> str |
             plain.append((entry, value))
     if plain:
         annotations.write(tx, account_id, mailbox.id, reader_id, plain, now)
+    facts = [entry for entry, _ in values if entry in (SPECIAL_USE_ENTRY, SEEN_ENTRY)]
+    if facts:
+        annotations.announce(tx, account_id, mailbox.id, reader_id, facts, now)
+    if loser is not None:
+        loser_id = mailboxes.find(tx, account_id, loser).id
+        annotations.announce(tx, account_id, loser_id, reader_id, [SPECIAL_USE_ENTRY], now)
     return loser
 
 

@@ -46,7 +46,7 @@ _BASIC: Final = (c.StatusItem.MESSAGES, c.StatusItem.UIDNEXT, c.StatusItem.UIDVA
 _BAD_EVENT: Final = b"BADEVENT (%b)" % b" ".join([event.value for event in NotifyEvent])
 
 
-class _Overflow(Exception):  # noqa: N818 - no error: the word of RFC 5465 §5.8
+class _Overflow(Exception):
     """More has happened, or is watched, than can be told."""
 
 
@@ -255,8 +255,11 @@ class NotifyState:
         for account_id in self._seen.keys() - look.mod_seqs.keys():
             del self._seen[account_id]
         # what the client was told of unseen messages stays what it knows
-        kept = {key: one._replace(unseen_count=old.mailboxes[key].unseen_count)
-                for key, one in look.picture.mailboxes.items() if key in old.mailboxes}
+        kept = {
+            key: one._replace(unseen_count=old.mailboxes[key].unseen_count)
+            for key, one in look.picture.mailboxes.items()
+            if key in old.mailboxes
+        }
         self._picture = look.picture._replace(mailboxes={**look.picture.mailboxes, **kept})
         difference = Difference(self.filters, old, self._picture, news.is_own)
         own_list = (connection.account_id, changes.ACCOUNT)
@@ -420,7 +423,7 @@ async def _tell_first(connection: "ImapConnection", look: _Look, *, with_counts:
             utf8 = connection.modes.utf8
             await connection.send_large(encode.list_response(one.path, one.attributes, utf8_accept=utf8))
         elif with_counts and one.events & MESSAGE_EVENTS and key != here:
-            items = _BASIC
+            items: tuple[c.StatusItem, ...] = _BASIC
             if NotifyEvent.FLAG_CHANGE in one.events:
                 # RFC 5465 §3.1: of a server that has mod-sequences, whether or not the client knows them
                 items = (*_BASIC, c.StatusItem.UNSEEN, c.StatusItem.HIGHESTMODSEQ)

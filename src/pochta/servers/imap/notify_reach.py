@@ -30,18 +30,21 @@ class Reach:
         self._own_removed = own_removed
         self.arrived: list[UidRange] = []
 
-    async def target(self, old: Snapshot, new: Snapshot) -> Snapshot:
-        """The snapshot between the two that the client may be brought to; `old` where nothing may be told."""
+    async def target(self, old: Snapshot, new: Snapshot, *, has_untold: bool) -> Snapshot:
+        """The snapshot between the two that the client may be brought to; `old` where nothing may be told.
+
+        `has_untold`: flags in `old` are newer than what the client was told.
+        """
         if not self.has_membership:
             # what its own EXPUNGE or MOVE removes is told all the same
             gone = any(True for _ in old.by_uid(self._own_removed))
             return old.refreshed(self._own_removed, [], old.mod_seq) if gone else old
-        target = await self._permitted(old, new)
+        target = await self._permitted(old, new, has_hidden=has_untold)
         if target.last_uid > old.last_uid:
             self.arrived = [(old.last_uid + 1, target.last_uid)]
         return target
 
-    async def _permitted(self, old: Snapshot, new: Snapshot) -> Snapshot:
+    async def _permitted(self, old: Snapshot, new: Snapshot, *, has_hidden: bool) -> Snapshot:
         if self.has_flags and self._may_expunge:
             return new
         difference = await asyncio.to_thread(old.difference, new) if _is_long(old, new) else old.difference(new)
@@ -49,7 +52,6 @@ class Reach:
             return new
         rows: list[tuple[int, int]] = []
         pace = Pace()
-        has_hidden = False
         for block in difference.changed:
             if self.has_flags:
                 rows += block

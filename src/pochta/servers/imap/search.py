@@ -25,6 +25,7 @@ from pochta.servers.imap.search_answer import Correlator, Results
 from pochta.servers.imap.search_facts import Mailbox
 from pochta.servers.imap.search_plan import Terms, find, keyword_names
 from pochta.servers.imap.selected import Selected
+from pochta.servers.imap.sort_columns import run
 from pochta.servers.imap.views import ANY_KEYWORD
 from pochta.servers.pace import Pace
 from pochta.store.changes import UidRange
@@ -211,15 +212,20 @@ def _is_numbered(key: c.SearchKey) -> bool:
 async def save(selected: Selected, found: Found, returns: SearchReturn) -> bool:
     """Keep the result for `$`; whether it could be kept. Source: RFC 5182 §2.4, RFC 9394 §3.2."""
     uids, seqs = await found.numbers(is_uid=True), await found.numbers(is_uid=False)
+    ranges = await run(_kept, len(uids), uids, seqs, returns)
+    # RFC 5182 §2.5: refusing empties the result
+    selected.saved_ranges = () if ranges is None else ranges
+    return ranges is not None
+
+
+def _kept(uids: "array[int]", seqs: "array[int]", returns: SearchReturn) -> tuple[UidRange, ...] | None:
+    """What SAVE keeps of a result; None when it has too many ranges. 0.1 us a message."""
     ranges: list[UidRange] = []
     for places in returns.chosen(len(uids)):
         ranges += _bridged(uids[places.start : places.stop], seqs[places.start : places.stop])
         if len(ranges) > SAVED_MAX_RANGES:
-            # RFC 5182 §2.5: refusing empties the result
-            selected.saved_ranges = ()
-            return False
-    selected.saved_ranges = tuple(ranges)
-    return True
+            return None
+    return tuple(ranges)
 
 
 def fill_in_saved(command: c.Command, selected: Selected) -> c.Command:

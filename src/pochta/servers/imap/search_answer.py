@@ -14,6 +14,7 @@ from pochta.proto.imap.search_return import ReturnOption, SearchReturn
 from pochta.proto.imap.seqset import encode_ordered, encode_ranges
 from pochta.servers.imap.selected import COMPARED_INLINE_MAX
 
+_LONG: Final = frozenset({ReturnOption.ALL, ReturnOption.RELEVANCY})  # name every message
 NUMBERS_A_BLOCK: Final = 20_000  # of a SEARCH response, made at once: 2 ms
 
 
@@ -52,7 +53,7 @@ class Results(NamedTuple):
 
 async def esearch(correlator: Correlator, returns: SearchReturn, results: Results) -> bytes:
     """The ESEARCH response. Cost: 0.05 to 0.25 us a number that is told; of very many in a thread (INV-12)."""
-    if len(results.numbers) > COMPARED_INLINE_MAX and (ReturnOption.ALL in returns or returns.partial is not None):
+    if len(results.numbers) > COMPARED_INLINE_MAX and (returns.options & _LONG or returns.partial or results.mod_seqs):
         return await asyncio.to_thread(_esearch, correlator, returns, results)
     return _esearch(correlator, returns, results)
 

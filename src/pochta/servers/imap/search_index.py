@@ -1,31 +1,40 @@
 """What the text index says to the keys of a search, told in uids of the mailbox.
 
-The index knows messages, not where they stand. So it is asked once for each command, for all its keys; then the store
-is asked where the messages it names stand. What it does not know for sure (a text too long to be kept, a message that
-came after the last one indexed) stays with the step that reads, so the answer is the same with and without an index.
+The index knows messages, not where they stand. So it is asked before anything is read, for a few keys at a time; then
+the store is asked where the messages it names stand. What it does not know for sure (a text too long to be kept, a
+message that came after the last one indexed) stays with the step that reads, so the answer is the same with and without
+an index.
 
 A message that the index knows is not opened: damage done to its bytes since is not noticed here.
 """
 
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Final
 
 from pochta.index.reader import FieldQuestion, HeaderQuestion, Question, TextQuestion
+from pochta.index.searcher import Found
 from pochta.index.texts import FIELDS, SEPARATOR
 from pochta.mime.fold import fold_field
 from pochta.proto.imap import commands as c
 from pochta.servers.imap.search_facts import Facts, Mailbox
 from pochta.servers.imap.search_steps import Cost, Step
 from pochta.servers.imap.search_text import needle
+from pochta.servers.imap.sort_columns import run
 from pochta.servers.pace import Pace
 from pochta.store.tx import Row, Tx
 
 IDS: Final = 500  # looked for at once: 0.7 ms
 ROWS: Final = 1000  # of a mailbox read at once: 0.5 ms
 SCAN_SHARE: Final = 4  # one message of so many is wanted: all placements are read in their order
+LATER_MAX: Final = 2000  # not indexed yet: looked at wherever in the account they stand; of more, all placements are
+QUESTIONS_MAX: Final = 32  # of one command: five words in each of six keys; what is left over is decided by reading
+# together: two bits each in an octet for every id; a hundred thousand messages make answers of 3 MB then
+QUESTIONS_AT_ONCE: Final = 4
+NAMED_MAX: Final = 1000  # messages kept in a dictionary; above, an octet for each id of the account is less
 MAYBE_MAX: Final = 256  # more than that to be read: cheaper keys go first
 
 
@@ -93,19 +102,16 @@ async def ask(mailbox: Mailbox, key: c.SearchKey, message_count: int) -> Mapping
         question = _question(text_key)
         if question is not None:
             questions[text_key] = question
-    if not questions:
-        return {}
-    found = await mailbox.searcher.ask(mailbox.store, mailbox.account_id, list(questions.values()))
-    if found is None:
-        return {}
-    wanted = {one for answer in found.answers for ids in answer for one in ids}
-    pace = Pace()
-    rows = await _placed(mailbox, wanted, message_count, pace)
-    unknown = await _added_since(mailbox, found.last_id, pace)
+            if len(questions) == QUESTIONS_MAX:
+                break
+    keys = list(questions)
     known: dict[c.SearchKey, Known] = {}
-    for one, (sure, maybe) in zip(questions, found.answers, strict=True):
-        known[one] = Known(_uids(rows, sure), sorted({*_uids(rows, maybe), *unknown}))
-        await pace.turn()
+    for start in range(0, len(keys), QUESTIONS_AT_ONCE):
+        asked = keys[start : start + QUESTIONS_AT_ONCE]
+        found = await mailbox.searcher.ask(mailbox.store, mailbox.account_id, [questions[one] for one in asked])
+        if found is None:
+            break
+        known.update(zip(asked, await _Placing(mailbox, found).known(message_count), strict=True))
     return known
 
 
@@ -126,6 +132,8 @@ def _question(key: c.SearchHeader | c.SearchText) -> Question | None:
     """The question of a key; None where the index cannot be asked."""
     if SEPARATOR in key.text or not _is_encodable(key.text):
         return None
+    if isinstance(key, c.SearchHeader) and ":" in key.field:
+        return None  # no field has such a name, but the line of one may begin so
     if isinstance(key, c.SearchText):
         if not key.text:
             return None
@@ -144,47 +152,102 @@ def _is_encodable(text: str) -> bool:
     return True
 
 
-def _uids(rows: Iterable[Row], ids: Sequence[int]) -> "array[int]":
-    wanted = set(ids)
-    return array("I", sorted({row[1] for row in rows if row[0] in wanted}))
+class _Placing:
+    """Answers about messages of the account, told in uids of the mailbox."""
 
+    __slots__ = ("_args", "_bits", "_found", "_mailbox", "_maybe", "_pace", "_sure", "_unknown")
 
-async def _placed(mailbox: Mailbox, wanted: set[int], message_count: int, pace: Pace) -> list[Row]:
-    """(message id, uid) of the wanted messages in the mailbox; of others, too, where most are wanted."""
-    store, account_id, mailbox_id = mailbox.store, mailbox.account_id, mailbox.mailbox_id
-    found: list[Row] = []
-    if not wanted:
-        return found
-    tables = ["placement"]
-    if await store.read(account_id, _has_removed, account_id, mailbox_id):
-        tables.append("removed")
-    ids = sorted(wanted)
-    for table in tables:
-        if len(ids) * SCAN_SHARE >= message_count:
-            last_uid = 0
-            while rows := await store.read(account_id, _read_all, table, account_id, mailbox_id, last_uid):
-                found += rows
-                last_uid = rows[-1][1]
-                await pace.turn()
-            continue
+    def __init__(self, mailbox: Mailbox, found: Found) -> None:
+        self._mailbox = mailbox
+        self._args = (mailbox.account_id, mailbox.mailbox_id)
+        self._found = found
+        self._bits: dict[int, int] | bytearray = {}
+        self._sure = [array("I") for _ in found.answers]
+        self._maybe = [array("I") for _ in found.answers]
+        self._unknown = array("I")  # came after the last one indexed
+        self._pace = Pace()
+
+    async def known(self, message_count: int) -> list[Known]:
+        """What is known, answer by answer."""
+        read, account_id = self._mailbox.store.read, self._mailbox.account_id
+        named = sum(len(ids) for answer in self._found.answers for ids in answer)
+        self._bits = await run(_bits_of, named, self._found)
+        count = len(self._bits) if isinstance(self._bits, dict) else len(self._bits) - self._bits.count(0)
+        later = await read(account_id, _count_later, account_id, self._found.last_id)
+        is_whole = count * SCAN_SHARE >= message_count or later > LATER_MAX
+        tables = ["placement", "removed"] if await read(account_id, _has_removed, *self._args) else ["placement"]
+        for table in tables:
+            if is_whole:
+                await self._read_whole(table)
+            else:
+                await self._read_named(table)
+                await self._read_later(table)
+        unknown = self._unknown
+        return [
+            Known(await run(_sorted, len(sure), sure), await run(_sorted, len(maybe) + len(unknown), maybe + unknown))
+            for sure, maybe in zip(self._sure, self._maybe, strict=True)
+        ]
+
+    async def _read_whole(self, table: str) -> None:
+        read, last_uid = self._mailbox.store.read, 0
+        while rows := await read(self._mailbox.account_id, _read_all, table, *self._args, last_uid):
+            self._take(rows)
+            last_uid = rows[-1][1]
+            await self._pace.turn()
+
+    async def _read_named(self, table: str) -> None:
+        bits = self._bits
+        ids = sorted(bits) if isinstance(bits, dict) else [one for one, mark in enumerate(bits) if mark]
         for start in range(0, len(ids), IDS):
             part = tuple(ids[start : start + IDS])
-            found += await store.read(account_id, _read_some, table, account_id, mailbox_id, part)
-            await pace.turn()
-    return found
+            self._take(await self._mailbox.store.read(self._mailbox.account_id, _read_some, table, *self._args, part))
+            await self._pace.turn()
 
-
-async def _added_since(mailbox: Mailbox, last_id: int, pace: Pace) -> list[int]:
-    """The uids of messages that came after the last one indexed."""
-    found: list[int] = []
-    for table in ("placement", "removed"):
-        after_id, after_uid = last_id, 1 << 32
-        args = (mailbox.account_id, mailbox.mailbox_id)
-        while rows := await mailbox.store.read(mailbox.account_id, _read_later, table, *args, after_id, after_uid):
-            found += [row[1] for row in rows]
+    async def _read_later(self, table: str) -> None:
+        read, after_id, after_uid = self._mailbox.store.read, self._found.last_id, 1 << 32
+        while rows := await read(self._mailbox.account_id, _read_later, table, *self._args, after_id, after_uid):
+            self._take(rows)
             after_id, after_uid = rows[-1]
-            await pace.turn()
-    return found
+            await self._pace.turn()
+
+    def _take(self, rows: Sequence[Row]) -> None:
+        last_id, bits = self._found.last_id, self._bits
+        self._unknown.extend([uid for one, uid in rows if one > last_id])
+        if isinstance(bits, dict):
+            here = [(mark, uid) for one, uid in rows if (mark := bits.get(one, 0))]
+        else:
+            here = [(mark, uid) for one, uid in rows if one <= last_id and (mark := bits[one])]
+        if here:
+            for number, (sure, maybe) in enumerate(zip(self._sure, self._maybe, strict=True)):
+                is_sure, is_maybe = 1 << 2 * number, 2 << 2 * number
+                sure.extend([uid for mark, uid in here if mark & is_sure])
+                maybe.extend([uid for mark, uid in here if mark & is_maybe])
+
+
+def _bits_of(found: Found) -> dict[int, int] | bytearray:
+    """By message id, two bits for each answer: whether the message matches, whether it may. Few are a dictionary."""
+    named = sum(len(ids) for answer in found.answers for ids in answer)
+    bits: dict[int, int] | bytearray
+    bits = (
+        dict.fromkeys(chain.from_iterable(chain(*found.answers)), 0)
+        if named <= NAMED_MAX
+        else bytearray(found.last_id + 1)
+    )
+    for number, answer in enumerate(found.answers):
+        for mark, ids in ((1, answer.sure), (2, answer.maybe)):
+            for one in ids:
+                bits[one] |= mark << 2 * number
+    return bits
+
+
+def _sorted(uids: "array[int]") -> "array[int]":
+    return array("I", sorted(uids))
+
+
+def _count_later(tx: Tx, account_id: int, last_id: int) -> int:
+    """How many messages, at most, are not indexed."""
+    row = tx.row("SELECT next_id FROM account WHERE id = ?", (account_id,))
+    return 0 if row is None else int(row[0]) - 1 - last_id
 
 
 def _has_removed(tx: Tx, account_id: int, mailbox_id: int) -> bool:

@@ -129,9 +129,9 @@ class Planner:
     def plan(self, key: c.SearchKey) -> Step:
         """The step for a key."""
         if isinstance(key, c.SearchAnd):
-            return And(map(self.plan, dict.fromkeys(key.keys)))
+            return And(map(self.plan, _distinct(key.keys)))
         if isinstance(key, c.SearchOr):
-            return Or(map(self.plan, dict.fromkeys(key.keys)))
+            return Or(map(self.plan, _distinct(key.keys)))
         if isinstance(key, c.SearchNot):
             step = Not(self.plan(key.key))
             return And((search_index.Present(), step)) if self._known else step
@@ -198,9 +198,9 @@ class Planner:
     def _plan_fuzzy(self, key: c.SearchKey) -> Step:
         """As `plan`, for keys that may match about. Source: RFC 6203 §3."""
         if isinstance(key, c.SearchAnd):
-            return And(map(self._plan_fuzzy, dict.fromkeys(key.keys)))
+            return And(map(self._plan_fuzzy, _distinct(key.keys)))
         if isinstance(key, c.SearchOr):
-            return Or(map(self._plan_fuzzy, dict.fromkeys(key.keys)))
+            return Or(map(self._plan_fuzzy, _distinct(key.keys)))
         if isinstance(key, c.SearchFuzzy):
             return self._plan_fuzzy(key.key)
         words = words_of(key.text) if isinstance(key, c.SearchHeader | c.SearchText) else ()
@@ -227,6 +227,8 @@ class Planner:
         return Text(self._number_of(one))
 
 
+_HOLDING: Final = (c.SearchAnd, c.SearchOr, c.SearchNot, c.SearchFuzzy)
+
 # What matches changes with the clock, the session or the command, or is told by the text index
 _PASSING: Final = (
     c.SearchFuzzy,
@@ -237,6 +239,12 @@ _PASSING: Final = (
     c.SearchHeader,
     c.SearchText,
 )
+
+
+def _distinct(keys: Sequence[c.SearchKey]) -> list[c.SearchKey]:
+    """The keys, equal ones once. Those that hold others are not compared: at each level all below is hashed again."""
+    plain = dict.fromkeys(one for one in keys if not isinstance(one, _HOLDING))
+    return [*plain, *[one for one in keys if isinstance(one, _HOLDING)]]
 
 
 def _days(test: c.DateTest, day: int) -> tuple[int, int]:

@@ -9,13 +9,14 @@ Source: RFC 3501 §6.4.4.
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
-from pochta.mime.fold import fold, fold_field, loosened, steps
+from pochta.mime.fold import edge, fold, fold_field, loosened, steps
 from pochta.mime.parse import Part
 from pochta.mime.searched import PIECE_BYTES, Read, body_texts, has_body_text, header_texts, is_html
 from pochta.mime.text import unescape
 
 NEEDLES_PER_PIECE: Final = 16  # more of them are looked for in smaller pieces, so that a piece stays as quick
 PIECE_MIN_CHARS: Final = 2048
+REFERENCE_CHARS: Final = 34  # of the longest character reference: `&`, 32 characters of a name, `;`
 
 
 class Needle(NamedTuple):
@@ -49,13 +50,28 @@ def find_in_message(read: Read, root: Part, needles: Sequence[Needle]) -> Iterat
             continue
         finder.begin_body()
         for text in body_texts(read, part):
-            for piece in steps(text, finder.piece_chars):
+            for piece in _pieces(text, finder.piece_chars, is_html=is_html(part)):
                 yield finder.look_in_body(piece, is_html=is_html(part))
             if finder.is_done:
                 break
         if finder.is_done:
             break
     yield finder.found
+
+
+def _pieces(text: str, size: int, *, is_html: bool) -> Iterator[str]:
+    """The text in pieces of about `size` characters; of HTML none ends within a character reference."""
+    if not is_html or "&" not in text:
+        yield from steps(text, size)
+        return
+    at = 0
+    while at < len(text):
+        stop = at + size
+        if stop < len(text):
+            reference = text.rfind("&", stop - REFERENCE_CHARS, stop)
+            stop = reference if reference > at else edge(text, stop)
+        yield text[at:stop]
+        at = stop
 
 
 class _Finder:
@@ -107,9 +123,10 @@ class _Finder:
         self._left = [number for number in self._left if not self.found >> number & 1]
 
     def look_in_body(self, text: str, *, is_html: bool) -> int:
+        was_plain = self._unescaped_tail == self._tail
         self._tail = self._look(self._tail + fold(text))
         if is_html:
-            if "&" in text:
+            if "&" in text or not was_plain:
                 self._unescaped_tail = self._look(self._unescaped_tail + fold(unescape(text)))
             else:
                 self._unescaped_tail = self._tail

@@ -79,6 +79,7 @@ class Selected:
         "_names",
         "_names_bytes",
         "_recent",
+        "_shown_bits",
         "_snapshot",
         "_standing_version",
         "_store",
@@ -124,6 +125,7 @@ class Selected:
         self._names: dict[int, bytes] = {}
         self._names_bytes = 0
         self._told_keywords: Mapping[int, str] = {}
+        self._shown_bits = 0  # flags that some message here has; see `visible_keywords`
         self._is_held_back = False  # a client that knows mod-sequences has changes of flags, but not a removal before
 
     @property
@@ -244,7 +246,7 @@ class Selected:
         old = await self.snapshot()
         new = await self._views.current(self.view)
         if reach is not None:
-            new, may_expunge = await reach.target(old, new), True
+            new, may_expunge = await reach.target(old, new, has_untold=bool(self._untold)), True
         if new is old:
             return
         removed, changed, added = await _difference(old, new)
@@ -293,6 +295,20 @@ class Selected:
         self._is_held_back |= any(row[2] > new.mod_seq for row in rows)
         return await telling.changed_rows(self, [new.seq_of(row[0]) for row in rows], rows, modes)
 
+    @property
+    def is_own(self) -> bool:
+        """Whether the reader is the owner."""
+        return self.reader_id == self.account_id
+
+    def visible_keywords(self, keywords: Mapping[int, str]) -> Mapping[int, str]:
+        """Those that the reader may know of: all of their own account's, of another's those that messages here have.
+
+        The dictionary is the account's: its other names stand on messages in mailboxes that are nobody else's business.
+        """
+        if self.is_own:
+            return keywords
+        return {bit: name for bit, name in keywords.items() if bit & self._shown_bits}
+
     def tell_keywords(self, keywords: Mapping[int, str]) -> tuple[bytes, bytes]:
         """As `keyword_lists`, noted as told."""
         self._told_keywords = keywords
@@ -300,8 +316,11 @@ class Selected:
 
     def keyword_news(self) -> bytes:
         """FLAGS and PERMANENTFLAGS, if this worker has shown a keyword that is not on the client's list; no read."""
-        known = self._views.known_keywords(self.account_id)
-        if known is None or known is self._told_keywords:
+        found = self._views.known_keywords(self.account_id)
+        if found is None or found is self._told_keywords:
+            return b""
+        known = self.visible_keywords(found)
+        if not self.is_own and known == self._told_keywords:
             return b""
         is_new = not known.keys() <= self._told_keywords.keys()
         shown, permanent = self.tell_keywords(known)
@@ -318,6 +337,7 @@ class Selected:
         key = bits << 1 | is_recent
         shown = self._names.get(key)
         if shown is None:
+            self._shown_bits |= bits
             known = await self._views.keywords(self.account_id, bits)
             names = [name for bit, name in SYSTEM_FLAGS if bits & bit]
             names += ["\\Recent"] if is_recent else []
@@ -342,6 +362,7 @@ class Selected:
 
     def believe(self, ranges: Sequence[UidRange], keep: int, add: int) -> None:
         """Note that the client takes the flags of `ranges` to be `old & keep | add` without being told."""
+        self._shown_bits |= add
         if self._snapshot is not None:
             self._snapshot = self._snapshot.with_flags(ranges, keep, add)
 
@@ -394,6 +415,8 @@ class Selected:
 
     def take_over(self, ranges: Sequence[UidRange], rows: Mapping[int, int]) -> None:
         """Note that the client was told these flags of the messages of `ranges`, by uid; what is not there stays."""
+        for bits in rows.values():
+            self._shown_bits |= bits
         if self._snapshot is not None:
             self._untold = without_ranges(self._untold, ranges)
             self._merged(self._snapshot, ranges, rows)

@@ -268,11 +268,13 @@ class MailboxColumns:
     def __init__(self, room: Callable[[], int]) -> None:
         self._room = room
         self._columns: OrderedDict[tuple[int, int], Columns] = OrderedDict()
+        self._sizes: dict[tuple[int, int], int] = {}  # of each, when it was last used
+        self._total = 0
 
     @property
     def memory_bytes(self) -> int:
         """What is kept, about."""
-        return sum(one.memory_bytes for one in self._columns.values())
+        return self._total
 
     @asynccontextmanager
     async def of(self, mailbox: Mailbox, snapshot: Snapshot) -> AsyncIterator[Columns]:
@@ -287,16 +289,22 @@ class MailboxColumns:
                 await columns.look_at(snapshot)
                 yield columns
             finally:
+                if self._columns.get(key) is columns:
+                    self._measure(key, columns.memory_bytes)
                 self._drop_least_used()
 
+    def _measure(self, key: tuple[int, int], size: int) -> None:
+        self._total += size - self._sizes.pop(key, 0)
+        if size:
+            self._sizes[key] = size
+
     def _drop_least_used(self) -> None:
-        sizes = {key: one.memory_bytes for key, one in self._columns.items()}
-        total, room = sum(sizes.values()), self._room()
-        for key, size in sizes.items():
-            if total <= room:
-                return
-            del self._columns[key]  # commands that still use it keep it, alone
-            total -= size
+        if not self._total:
+            return
+        room = self._room()
+        while self._total > room and self._columns:
+            key, _ = self._columns.popitem(last=False)  # commands that still use it keep it, alone
+            self._measure(key, 0)
 
 
 def _compared(uids: "array[int]", known: "array[int]") -> "tuple[array[int], bool, array[int]]":

@@ -70,7 +70,12 @@ SOURCES: Final[Mapping[Criterion, Source]] = {
 NUMBERS: Final = frozenset((Criterion.ARRIVAL, Criterion.SIZE, Criterion.DATE))
 """The criteria whose values are numbers; those of the others are texts."""
 
-ANCESTRY: Final = Source("coalesce(m.refs, x'')")
+
+def _or_empty(packed: bytes | None) -> bytes:
+    return packed or b""
+
+
+ANCESTRY: Final = Source("m.refs", _or_empty)
 """`mime.ancestry`; empty where a message was stored before there was one (`older_ancestries`)."""
 
 

@@ -120,7 +120,8 @@ def mod_seq_line(modes: Modes, seq: int, uid: int, mod_seq: int) -> bytes:
 async def flag_lines(selected: "Selected", part: Slice, modes: Modes, *, with_uid: bool) -> bytes:
     """The flags of each message of the slice; kept with the chunk. About 0.3 us a message, once."""
     first, last = part.chunk.uids[part.start], part.chunk.uids[part.stop - 1]
-    is_plain = not any(low <= last and high >= first for low, high in selected.recent_ranges)
+    # not in another's mailbox: what is kept does not tell which keywords it shows, for `keyword_news`
+    is_plain = selected.is_own and not any(low <= last and high >= first for low, high in selected.recent_ranges)
     key = (selected.account_id, part.start, part.stop, part.seq, with_uid, modes.uidonly)
     rendered = part.chunk.rendered.get(key) if is_plain else None
     if rendered is None:

@@ -111,9 +111,7 @@ class Filters:
         return Watched(path, events, attributes, is_accessible, one.mailbox.unseen_count)
 
 
-def _means(
-    kind: MailboxFilter, names: frozenset[str], path: str, *, is_personal: bool, is_subscribed: bool
-) -> bool:
+def _means(kind: MailboxFilter, names: frozenset[str], path: str, *, is_personal: bool, is_subscribed: bool) -> bool:
     if kind is MailboxFilter.PERSONAL:
         return is_personal
     if kind is MailboxFilter.INBOXES:
@@ -127,97 +125,128 @@ def _means(
 
 
 class Difference:
-    """What of the step from one picture to the next is told by LIST."""
+    """What of the step from one picture to the next is told by LIST.
+
+    The names are told in an order in which the client can take them one after the other: `_at` is what it knows while
+    it reads, each rename moving all below it, and what is not in its place in the end is told on its own.
+    """
 
     def __init__(self, filters: Filters, old: Picture, new: Picture, is_own: Callable[[Key], bool]) -> None:
         self._filters = filters
         self._old = old
         self._new = new
         self._is_own = is_own
+        self._lines: list[Told] = []
         self._told: dict[str, Told] = {}
         self._by_path: Mapping[str, Watched] = {one.path: one for one in new.mailboxes.values()}
         self._old_by_path: Mapping[str, Watched] = {one.path: one for one in old.mailboxes.values()}
         self._parents = {above for path in self._by_path for above in levels_above(path)}
+        self._at = {key: one.path for key, one in old.mailboxes.items() if NotifyEvent.MAILBOX_NAME in one.events}
         self.come: list[Key] = []  # mailboxes that the client did not know, or could not read
 
     def names(self, *, with_subscriptions: bool) -> Iterator[Told]:
-        """The names to tell, each once, those above others first."""
+        """The names to tell, in order."""
+        for key, one in self._new.mailboxes.items():
+            if self._is_own(key) and key in self._at:
+                self._move(self._at[key], one.path)  # the client has moved it itself
         self._tell_gone()
-        renamed = self._renamed()
+        self._tell_renamed()
         for key, now in self._new.mailboxes.items():
-            was = self._old.mailboxes.get(key)
-            if self._is_own(key):
-                continue
-            if was is None:
+            if not self._is_own(key):
                 self._tell_come(key, now)
-            elif was.path != now.path:
-                self._tell_renamed(was, now, renamed)
-            elif was.is_accessible != now.is_accessible:
-                # RFC 5465 §5.9
-                self._tell(now.path)
-                self.come += [key] if now.is_accessible else []
+        for path in set(self._at.values()) - self._by_path.keys():
+            self._tell(path)
         if with_subscriptions:
             for path in {*self._old.subscribed} ^ {*self._new.subscribed}:
                 events = self._events_of(path) | self._filters.events_of_name(path, (path,))
                 if NotifyEvent.SUBSCRIPTION_CHANGE in events:
                     self._tell(path)
-        return (self._told[path] for path in sorted(self._told))
+        yield from self._lines
+        yield from (self._told[path] for path in sorted(self._told))
 
     def _events_of(self, path: str) -> frozenset[NotifyEvent]:
         found = self._by_path.get(path)
         return found.events if found else self._filters.events_of_name(path, self._new.subscribed)
 
-    def _tell(self, path: str, old_path: str | None = None, *more: str) -> None:
+    def _line(self, path: str, old_path: str | None = None, *more: str) -> Told:
         found = self._by_path.get(path)
         if found is not None:
             attributes = [*found.attributes]
-            if "\\Noselect" in attributes and found.is_accessible:
-                attributes.insert(0, "\\NonExistent")  # RFC 5465 §5.4: the name is no mailbox's, others stand below it
         else:
             attributes = ["\\NonExistent", *(["\\HasChildren"] if path in self._parents else []), *more]
         if path in self._new.subscribed:
             attributes.append("\\Subscribed")
-        self._told[path] = Told(path, attributes, old_path)
+        return Told(path, attributes, old_path)
+
+    def _tell(self, path: str) -> None:
+        self._told[path] = self._line(path)
 
     def _tell_parent(self, path: str, *, only_changed: bool = False) -> None:
         """RFC 5465 §5.4: the name right above is affected, too, whether or not it is a mailbox."""
         above = path.rpartition(DELIMITER)[0]
-        if not above or above in self._told or NotifyEvent.MAILBOX_NAME not in self._events_of(above):
+        if not above or NotifyEvent.MAILBOX_NAME not in self._events_of(above):
             return
         before, now = self._old_by_path.get(above), self._by_path.get(above)
         if not only_changed or before is None or now is None or before.attributes != now.attributes:
             self._tell(above)
 
     def _tell_gone(self) -> None:
-        for key, was in self._old.mailboxes.items():
-            if key in self._new.mailboxes or self._is_own(key):
+        renamed = {self._new.mailboxes[key].path for key in self._at if key in self._new.mailboxes}
+        for key, was in sorted(self._old.mailboxes.items(), key=lambda item: item[1].path):
+            if key in self._new.mailboxes:
+                continue
+            path = self._at.pop(key, was.path)
+            if self._is_own(key):
                 continue
             is_hidden = key in self._new.hidden
             if NotifyEvent.MAILBOX_NAME in was.events:
-                if was.path not in self._by_path:
-                    self._tell(was.path, None, *(["\\NoAccess"] if is_hidden else []))
-                self._tell_parent(was.path)
+                more = ["\\NoAccess"] if is_hidden else []
+                if path not in self._by_path:
+                    self._lines.append(self._line(path, None, *more))
+                elif path in renamed:
+                    self._lines.append(Told(path, ["\\NonExistent"]))
+                self._tell_parent(path)
             elif is_hidden:
                 self._told[was.path] = Told(was.path, ["\\NoAccess"])
 
+    def _tell_renamed(self) -> None:
+        """The renames, those of mailboxes above others first, each once the name is free."""
+        waiting = [key for key, path in self._at.items() if self._new.mailboxes[key].path != path]
+        waiting.sort(key=lambda key: self._at[key].count(DELIMITER))
+        has_moved = True
+        while has_moved:
+            left: list[Key] = []
+            for key in waiting:
+                path, now = self._at[key], self._new.mailboxes[key]
+                # RFC 5465 §5.4: what is below was renamed with it, and is not told
+                if path == now.path:
+                    continue
+                if now.path in self._at.values():
+                    left.append(key)
+                    continue
+                self._lines.append(self._line(now.path, path))
+                self._move(path, now.path)
+                for one in (path, now.path):
+                    self._tell_parent(one, only_changed=True)
+            has_moved, waiting = len(left) < len(waiting), left
+
+    def _move(self, old: str, new: str) -> None:
+        for key, path in self._at.items():
+            if path == old or path.startswith(old + DELIMITER):
+                self._at[key] = new + path[len(old) :]
+
     def _tell_come(self, key: Key, now: Watched) -> None:
-        self.come.append(key)
+        was, is_moved = self._old.mailboxes.get(key), self._at.get(key) != now.path
+        # made anew where a name without messages stood, or rights have changed (RFC 5465 §5.9)
+        is_other = was is not None and ("\\Noselect" in was.attributes) != ("\\Noselect" in now.attributes)
         if NotifyEvent.MAILBOX_NAME in now.events:
+            is_told = is_moved or is_other
+            if is_moved:
+                self._at[key] = now.path
+                self._tell_parent(now.path)
+        else:
+            is_told = is_other or (was is None and (key in self._old.hidden or not now.is_accessible))
+        if is_told:
             self._tell(now.path)
-            self._tell_parent(now.path)
-        elif key in self._old.hidden or not now.is_accessible:
-            self._tell(now.path)
-
-    def _renamed(self) -> dict[str, str]:
-        both = ((was, self._new.mailboxes.get(key)) for key, was in self._old.mailboxes.items())
-        return {was.path: now.path for was, now in both if now is not None and now.path != was.path}
-
-    def _tell_renamed(self, was: Watched, now: Watched, renamed: Mapping[str, str]) -> None:
-        if NotifyEvent.MAILBOX_NAME not in was.events | now.events:
-            return
-        above, _, last = was.path.rpartition(DELIMITER)
-        if above in renamed and renamed[above] + DELIMITER + last == now.path:
-            return  # RFC 5465 §5.4: renamed with the mailbox above it, which says all
-        self._tell(now.path, was.path)
-        for path in (was.path, now.path):
-            self._tell_parent(path, only_changed=True)
+        if is_told or was is None:
+            self.come.append(key)

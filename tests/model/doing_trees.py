@@ -1,0 +1,76 @@
+"""Steps that change the trees and the rights to them."""
+
+from typing import TYPE_CHECKING
+
+from model import steps as s
+from model.client import Answer
+from model.model import ANYONE
+from model.session import Session, Told
+from model.world import INBOX
+
+if TYPE_CHECKING:
+    from model.walk import Walk
+
+
+async def create(walk: "Walk", session: Session, step: s.Create) -> None:
+    """CREATE"""
+    name = walk.place(session, step.name)
+    answer = await session.command(f'CREATE "{name}"'.encode())
+    _settle_tree(walk, session, answer, walk.world.create(session.reader, name))
+
+
+async def delete(walk: "Walk", session: Session, step: s.Delete) -> None:
+    """DELETE"""
+    name = walk.place(session, step.mailbox)
+    account, path = walk.world.locate(session.reader, name)
+    mailbox = account.mailboxes.get(path)
+    answer = await session.command(f'DELETE "{name}"'.encode())
+    refusal = walk.world.delete(session.reader, name)
+    if session.view is not None and session.view.mailbox is mailbox and not refusal:
+        session.leave()  # the server answers OK and leaves the session without a mailbox
+    _settle_tree(walk, session, answer, refusal)
+
+
+async def rename(walk: "Walk", session: Session, step: s.Rename) -> None:
+    """RENAME; of INBOX, the messages move to a new mailbox (RFC 3501 §6.3.5)."""
+    reader = session.reader
+    old, new = walk.place(session, step.mailbox), walk.place(session, step.name)
+    answer = await session.command(f'RENAME "{old}" "{new}"'.encode())
+    if old != INBOX:
+        _settle_tree(walk, session, answer, walk.world.rename(reader, old, new))
+        return
+    account, path = walk.world.locate(reader, new)
+    refusal = walk.world.refuse_making(reader, account, path)
+    refusal = refusal or ("CANNOT" if account.number != reader else walk.world.create(reader, new))
+    if not refusal:
+        inbox, target = account.mailboxes[INBOX], account.mailboxes[path]
+        for uid, one in inbox.messages.items():
+            target.add(one.number, inbox.flags(uid, reader), reader)
+        inbox.remove(list(inbox.messages))
+    _settle_tree(walk, session, answer, refusal)
+
+
+async def set_acl(walk: "Walk", session: Session, step: s.SetAcl) -> None:
+    """SETACL and DELETEACL"""
+    name = walk.place(session, step.mailbox)
+    whom, identifier = ANYONE, "anyone"
+    if step.whom != s.ACCOUNTS:
+        account = walk.account_after(session.reader, step.whom)
+        whom, identifier = account.number, account.address
+    identifier = f"-{identifier}" if step.is_denied else identifier
+    letters = frozenset(step.letters)
+    if step.mode == "0":
+        mode, letters = "", frozenset()
+        command = f'DELETEACL "{name}" "{identifier}"'
+    else:
+        mode = step.mode
+        command = f'SETACL "{name}" "{identifier}" "{mode}{step.letters}"'
+    answer = await session.command(command.encode())
+    refusal = walk.world.change_rights(session.reader, name, whom, mode, letters, is_denied=step.is_denied)
+    _settle_tree(walk, session, answer, refusal)
+
+
+def _settle_tree(walk: "Walk", session: Session, answer: Answer, refusal: str) -> None:
+    walk.is_void = bool(refusal)
+    walk.touch_all()
+    session.settle(answer, refusal, Told.SOME if refusal else Told.ALL)
