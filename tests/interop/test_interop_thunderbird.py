@@ -23,18 +23,24 @@ _PARTS: Final = {"mail.server.default.autosync_offline_stores": False, "mail.ser
 
 
 @contextmanager
-def running(folder: Path, server: Server, name: str, **preferences: object) -> Iterator[tuple[Thunderbird, Account]]:
-    account = Account(server, f"thunderbird-{name}@example.org")
+def running(
+    folder: Path, server: Server, user: str, *names: str, **preferences: object
+) -> Iterator[tuple[Thunderbird, Account]]:
+    """Thunderbird with an account that shows these messages in its INBOX."""
+    account = Account(server, f"thunderbird-{user}@example.org")
+    for name in names:
+        account.deliver(name)
     with thunderbird(folder, server, account, **preferences) as program:
+        for name in names:
+            program.ask("awaitMessage", mailbox="INBOX", name=name)
         yield program, account
 
 
-def arrive(program: Thunderbird, account: Account, *names: str) -> None:
-    """Deliver, and wait until Thunderbird shows them in the INBOX."""
-    for name in names:
-        account.deliver(name)
-    for name in names:
-        program.ask("awaitMessage", mailbox="INBOX", name=name)
+def arrive(program: Thunderbird, account: Account, name: str) -> None:
+    """Deliver while it idles: it pays no heed to an EXISTS among the answers to its FETCH."""
+    program.await_idle("INBOX")
+    account.deliver(name)
+    program.ask("awaitMessage", mailbox="INBOX", name=name)
 
 
 def flags(account: Account, mailbox: str, name: str) -> frozenset[str]:
@@ -48,6 +54,7 @@ def test_mailboxes_are_recognised_by_their_use(tls_server: Server, tmp_path: Pat
     for use, name in names.items():
         with account.imap() as imap:
             imap.delete(use)
+            imap.unsubscribe(use)
         account.create(name, use=use)
     with thunderbird(tmp_path, tls_server, account) as program:
         shown = {name: uses for name, uses in program.ask("folders")}
@@ -57,7 +64,6 @@ def test_mailboxes_are_recognised_by_their_use(tls_server: Server, tmp_path: Pat
 def test_the_extensions_it_takes_up(tls_server: Server, tmp_path: Path) -> None:
     with running(tmp_path, tls_server, "extensions") as (program, account):
         arrive(program, account, "plain")
-        program.await_idle("INBOX")
         sent = "\n".join(program.sent())
     for command in (
         "authenticate PLAIN",
@@ -81,8 +87,8 @@ def test_idle_tells_of_mail_and_flags(uses_condstore: bool, tls_server: Server, 
     preferences = {"mail.server.default.use_condstore": uses_condstore}
     name = f"idle-{uses_condstore:d}"
     with running(tmp_path, tls_server, name, **preferences) as (program, account):
-        program.await_idle("INBOX")
-        arrive(program, account, "plain", "dots")
+        arrive(program, account, "plain")
+        arrive(program, account, "dots")
         program.await_idle("INBOX")
         account.flag("INBOX", "dots", "+FLAGS", r"\Seen", r"\Flagged", "$label2")
         program.ask("awaitState", mailbox="INBOX", name="dots", isRead=True, isFlagged=True, tags=["$label2"])
@@ -96,8 +102,7 @@ def test_idle_tells_of_mail_and_flags(uses_condstore: bool, tls_server: Server, 
 @pytest.mark.parametrize("keeps_copies", [True, False], ids=["copies", "online"])
 def test_it_reads_a_message_whole(keeps_copies: bool, name: str, tls_server: Server, tmp_path: Path) -> None:
     preferences = {} if keeps_copies else _PARTS
-    with running(tmp_path, tls_server, f"read-{name}-{keeps_copies:d}", **preferences) as (program, account):
-        arrive(program, account, name)
+    with running(tmp_path, tls_server, f"read-{name}-{keeps_copies:d}", name, **preferences) as (program, account):
         content = base64.b64decode(program.ask("read", mailbox="INBOX", name=name))
         assert flags(account, "INBOX", name) == set()
     content = _OWN_LINES.sub(b"", content)
@@ -105,8 +110,7 @@ def test_it_reads_a_message_whole(keeps_copies: bool, name: str, tls_server: Ser
 
 
 def test_flags_and_tags_reach_the_server_and_come_back(tls_server: Server, tmp_path: Path) -> None:
-    with running(tmp_path, tls_server, "flags") as (program, account):
-        arrive(program, account, "plain")
+    with running(tmp_path, tls_server, "flags", "plain") as (program, account):
         plain = {"mailbox": "INBOX", "name": "plain"}
         program.ask("markRead", **plain, isRead=True)
         program.ask("markFlagged", **plain, isFlagged=True)
@@ -125,8 +129,7 @@ def test_flags_and_tags_reach_the_server_and_come_back(tls_server: Server, tmp_p
 
 def test_it_moves_copies_and_deletes(tls_server: Server, tmp_path: Path) -> None:
     target = "Отчёты/Март & апрель"
-    with running(tmp_path, tls_server, "move") as (program, account):
-        arrive(program, account, "utf8", "dots", "multipart")
+    with running(tmp_path, tls_server, "move", "utf8", "dots", "multipart") as (program, account):
         program.ask("create", mailbox="Отчёты")
         program.ask("create", mailbox=target)
         program.ask("move", mailbox="INBOX", name="utf8", target=target, isMove=True)
@@ -155,19 +158,15 @@ def test_mailboxes_it_makes_renames_and_removes(tls_server: Server, tmp_path: Pa
             lambda: set(account.mailboxes()) - before == {"Планы & цели", "Планы & цели/Март"}, account.mailboxes
         )
         program.ask("removeMailbox", mailbox="Планы & цели/Март")
-        wait_until(lambda: "Планы & цели/Март" not in account.mailboxes(), account.mailboxes)
+        wait_until(lambda: "Trash/Март" in account.mailboxes(), account.mailboxes)
+        assert "Планы & цели/Март" not in account.mailboxes()
 
 
 def test_the_server_searches(tls_server: Server, tmp_path: Path) -> None:
-    with running(tmp_path, tls_server, "search") as (program, account):
-        arrive(program, account, "plain", "eight_bit", "utf8", "multipart")
+    names = sorted(["plain", "eight_bit", "utf8", "multipart"])
+    with running(tmp_path, tls_server, "search", *names) as (program, account):
         assert program.ask("search", mailbox="INBOX", field="Subject", text="LTIPA") == ["multipart"]
-        assert program.ask("search", mailbox="INBOX", field="Sender", text="boris") == [
-            "eight_bit",
-            "multipart",
-            "plain",
-            "utf8",
-        ]
+        assert program.ask("search", mailbox="INBOX", field="Sender", text="boris") == names
         found = program.ask("search", mailbox="INBOX", field="Body", text="ПРИЛОЖЕН")
         assert found == ["eight_bit", "multipart", "utf8"]
         assert program.ask("search", mailbox="INBOX", field="Body", text="nowhere") == []

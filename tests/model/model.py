@@ -285,6 +285,8 @@ class View:
         if now is None or is_late:
             is_dream = now is None and uid in self.dreamt
             past = self.mailbox.past_flags(uid, self.reader)
+            if now is None and self.reader != self.mailbox.owner:
+                past |= {one - {SEEN} for one in past}  # what another reader has seen is gone with the message
             require(is_dream or flags in past, "flags told were once true", (uid, flags))
         else:
             require(flags == now, "flags told are true", (uid, flags, now))

@@ -40,7 +40,8 @@ class Closed(Exception):
 class Session:
     """A client of one account at one worker. Commands about messages select INBOX first where nothing is selected.
 
-    `modes`: what it enables, of CONDSTORE, QRESYNC, IMAP4rev2, UIDONLY, and COMPRESS.
+    `modes`: what it enables, of CONDSTORE, QRESYNC, IMAP4rev2, UIDONLY, and COMPRESS; with NOTIFY it is told of the
+    selected mailbox at any time.
     """
 
     def __init__(self, address: tuple[str, int], world: World, reader: int, modes: Iterable[str]) -> None:
@@ -61,12 +62,15 @@ class Session:
         self.connection = await Connection.open(self._address)
         self.view = None
         self._idle_tag = ""
+        self._idle_lines = []
         user = self.world.accounts[self.reader].address
         await self.connection.ok(b"LOGIN %b %b" % (user.encode(), PASSWORD.encode()))
         if "COMPRESS" in self.modes:
             await self.connection.compress()
-        if words := sorted(self.modes - {"COMPRESS"}):
+        if words := sorted(self.modes - {"COMPRESS", "NOTIFY"}):
             await self.connection.ok(b"ENABLE %b" % " ".join(words).encode())
+        if self.is_watching:
+            await self.connection.ok(b"NOTIFY SET (selected (MessageNew MessageExpunge FlagChange))")
 
     @property
     def is_aware(self) -> bool:
@@ -87,6 +91,11 @@ class Session:
     def is_rev2(self) -> bool:
         """Whether it has enabled IMAP4rev2."""
         return "IMAP4rev2" in self.modes
+
+    @property
+    def is_watching(self) -> bool:
+        """Whether it is told of changes at any time (RFC 5465)."""
+        return "NOTIFY" in self.modes
 
     @property
     def is_idle(self) -> bool:
@@ -134,7 +143,8 @@ class Session:
                 require((answer.end.status, answer.end.code) == ("NO", "NOPERM"), "a lost right is denied", answer.end)
                 raise Closed
         if not leaves:
-            self._note_mod_seqs([*answer.lines, answer.end])
+            self._note_mod_seqs([*self._idle_lines, *answer.lines, answer.end])
+        self._idle_lines = []
         return answer
 
     def _note_mod_seqs(self, lines: Iterable[Response]) -> None:
@@ -196,8 +206,9 @@ class Session:
             named = vanished | {one.uid for one in fetched}
             require(named <= cache.flags.keys(), "of the known uids alone is told", (named, cache.flags))
         view.flags |= {uid: flags for uid, flags in cache.flags.items() if uid in mailbox.messages}
-        for line in fetched:
-            self.hear(line, may_expunge=False)
+        for line in lines:
+            if isinstance(line, Fetched | Offered):
+                self.hear(line, may_expunge=False)
         self.must_know_all()
 
     def _check_selection(self, lines: list[Response], mailbox: Mailbox, *, is_read_only: bool) -> None:
@@ -219,7 +230,7 @@ class Session:
             "SELECT tells HIGHESTMODSEQ",
             (codes, mailbox.highest),
         )
-        (offered,) = (line.flags for line in lines if isinstance(line, Offered))
+        offered = next(line.flags for line in lines if isinstance(line, Offered))
         used = {flag for uid in mailbox.messages for flag in mailbox.flags(uid, self.reader)}
         # keywords of another's mailbox are told when one is shown: its list says what there is in other mailboxes
         is_whole = used <= offered or mailbox.owner != self.reader
@@ -267,6 +278,8 @@ class Session:
             return False
         if self.view is None or self.is_orphan:
             return not self.is_orphan
+        # RFC 5465 §6.1.1: who asked for MessageExpunge is told at once
+        may_expunge |= self.is_watching
         for line in answer.lines:
             self.hear(line, may_expunge=may_expunge, by_uid=by_uid, is_asked=is_asked)
         if answer.end.code == "HIGHESTMODSEQ":
@@ -373,12 +386,11 @@ class Session:
     async def begin_idle(self) -> None:
         """IDLE; what is owed comes at once (`hear_idle` waits for it)."""
         self._idle_tag = self.connection.begin(b"IDLE")
-        self._idle_lines = []
         line = await self.connection.line()
         require(line.startswith(b"+ "), "IDLE is granted", line)
 
     async def hear_idle(self) -> None:
-        """Wait until the idling client has been told everything."""
+        """Wait until the client that idles, or watches, has been told everything."""
         while self._is_news_owed():
             view = self.view
             if not await self.connection.news(IDLE_S):
@@ -416,7 +428,10 @@ class Session:
             self.must_know_all()
         self.expect(answer, "")
         self._note_mod_seqs([*self._idle_lines, *answer.lines, answer.end])
+        self._idle_lines = []
 
     def must_be_silent(self) -> None:
-        """Between its commands nothing comes."""
+        """Between its commands nothing comes, but to who has asked for that."""
+        if self.is_watching:
+            return
         require(not self.connection.lines, "nothing is said while no command is in progress", self.connection.lines)

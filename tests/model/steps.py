@@ -17,7 +17,7 @@ WORKERS: Final = 2
 ACCOUNTS: Final = 3
 # What the sessions enable at first; two and two share an account and sit in different workers
 MODES: Final[tuple[tuple[str, ...], ...]] = (
-    ("CONDSTORE",), ("QRESYNC",), (), ("IMAP4rev2", "QRESYNC"), ("QRESYNC", "COMPRESS"), ("IMAP4rev2",),
+    ("CONDSTORE",), ("QRESYNC",), (), ("IMAP4rev2", "QRESYNC"), ("QRESYNC", "COMPRESS"), ("IMAP4rev2", "NOTIFY"),
     ("UIDONLY",), ("QRESYNC", "UIDONLY", "IMAP4rev2"),
 )  # fmt: skip
 RIGHTS: Final = ("", "lr", "lrs", "lrswi", "lrswite", "lrswipkxtea", "lrswipkxtea", "lrwt", "lrie", "ri", "l", "lrsk")
@@ -236,8 +236,8 @@ Step = (
 
 # In hundredths, about. What can fail to do anything (nothing to name, a name in use) comes more often than it counts.
 WEIGHTS: Final[dict[type[Step], int]] = {
-    Select: 12, Unselect: 4, Close: 5, Store: 17, Fetch: 8, Search: 6, Expunge: 18, UidExpunge: 22, Copy: 10, Move: 9,
-    Append: 14, Deliver: 5, Create: 14, Delete: 12, Rename: 18, Idle: 6, Noop: 4, Status: 6, ListAll: 4,
+    Select: 12, Unselect: 4, Close: 5, Store: 17, Fetch: 8, Search: 6, Expunge: 18, UidExpunge: 26, Copy: 10, Move: 14,
+    Append: 14, Deliver: 5, Create: 14, Delete: 12, Rename: 20, Idle: 6, Noop: 4, Status: 6, ListAll: 4,
     Reconnect: 6, SetAcl: 7,
 }  # fmt: skip
 
@@ -288,8 +288,9 @@ def _select(random: Random, session: int) -> Step:
 
 def _reconnect(random: Random, session: int) -> Step:
     modes = list(MODES[session] if _is(random, 0.5) else random.choice(MODES))
-    modes += ["COMPRESS"] if _is(random, 0.2) and "COMPRESS" not in modes else []
-    return Reconnect(session, tuple(modes), random.choice((0, 1, 1, 2, 3)))
+    modes += ["COMPRESS"] if _is(random, 0.2) else []
+    modes += ["NOTIFY"] if _is(random, 0.2) else []
+    return Reconnect(session, tuple(dict.fromkeys(modes)), random.choice((0, 1, 1, 2, 3)))
 
 
 def _set_acl(random: Random, session: int) -> Step:

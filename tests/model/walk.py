@@ -92,6 +92,8 @@ class Walk:
         self.is_void = False
         if session.is_idle:
             await session.end_idle()
+        if session.is_watching:
+            await session.hear_idle()
         session.must_be_silent()
         try:
             await _DOERS[type(step)](self, session, step)
@@ -113,7 +115,7 @@ class Walk:
                 self.compare_list(await observer.connection.ok(LIST_ALL), observer)
             self.is_tree_touched = False
         for session in self.sessions:
-            if session.is_idle:
+            if session.is_idle or session.is_watching:
                 await session.hear_idle()
             else:
                 session.must_be_silent()

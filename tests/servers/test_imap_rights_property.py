@@ -296,6 +296,14 @@ def _search_many(rig: Rig, rights: set[str]) -> str:
     return "OK" if lines else "NONEXISTENT"
 
 
+def _watch(rig: Rig, rights: set[str]) -> str:
+    *lines, last = rig.reader.do(f"NOTIFY SET STATUS (mailboxes {rig.name} (MessageNew MessageExpunge))")
+    told = [line for line in lines if line.startswith(b"* STATUS")]
+    rig.reader.ok("NOTIFY SET (selected (MessageNew MessageExpunge FlagChange))")
+    assert last.startswith((b"OK", b"NO")), last
+    return "OK" if told else "NONEXISTENT"
+
+
 def _annotating(more: str = "") -> Callable[[set[str]], str]:
     def ended(rights: set[str]) -> str:
         if "l" not in rights:
@@ -361,6 +369,7 @@ PROBES: Final = (
     Probe("SetMetadata", _metadata("/private/comment"), _annotating()),
     Probe("SetMetadata", _metadata("/shared/comment"), _annotating("w")),
     Probe("SetMetadata", _metadata("/shared/vendor/pochta/seen"), _annotating("a")),
+    Probe("Notify", _watch, lambda rights: "OK" if {"l", "r"} <= rights else "NONEXISTENT"),
     Probe("MultiSearch", _search_many, lambda rights: "OK" if "r" in rights else "NONEXISTENT"),
 )
 

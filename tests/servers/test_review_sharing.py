@@ -199,3 +199,14 @@ def test_append_tells_nothing_of_a_mailbox_that_can_no_longer_be_read(
     assert closed.startswith(b"* OK [CLOSED] ")
     assert answer.startswith(b"OK [APPENDUID ")
     assert reader.do("FETCH 1 FLAGS") == [b"BAD Select a mailbox first"]
+
+
+def test_what_the_owner_has_read_is_not_told_of_a_removed_message(owner: Imap, reader: Imap) -> None:
+    owner.ok(f"SETACL Box {READER} lrs")
+    owner.ok("SELECT Box")
+    owner.ok("STORE 1 +FLAGS.SILENT (\\Seen \\Deleted)")
+    reader.ok(f"SELECT {BOX}")
+    owner.ok("EXPUNGE")
+    lines = reader.ok("FETCH 1 FLAGS")
+    assert lines[-1].startswith(b"* 1 FETCH (FLAGS (\\Deleted ")
+    assert b"\\Seen" not in lines[-1]

@@ -131,6 +131,7 @@ def test_a_bad_token_is_told_as_json(server: Server, issuer: Issuer, connect: ty
         pytest.param({"email": None}, "claim", id="no claim"),
         pytest.param({"email": 7}, "claim", id="claim that is no text"),
         pytest.param({"email_verified": False}, "email_not_verified", id="not verified"),
+        pytest.param({"email_verified": None}, "email_not_verified", id="not said whether verified"),
         pytest.param({"email_verified": "false"}, "email_not_verified", id="not verified, as a text"),
     ],
 )

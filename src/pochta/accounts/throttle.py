@@ -337,7 +337,7 @@ def _keys(asker: Asker, *, is_trusted: bool) -> tuple[tuple[Key, Bound], ...]:
     if is_trusted:
         return (((asker.who, asker.address), BY_TRUSTED),)
     everybody = (EVERY_NAME, asker.network), BY_NETWORK
-    # Who gives no name (a token, a ticket says it) guesses at none: they would all wait for the failures of one of them.
+    # Who gives no name (a token or ticket says it) guesses at none: all of them would wait for the failures of one.
     return (((asker.who, asker.network), BY_NAME), everybody) if asker.name else (everybody,)
 
 

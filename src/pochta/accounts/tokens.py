@@ -103,8 +103,9 @@ class TokenVerifier:
         name = claims.get(self._claim)
         if not isinstance(name, str) or not name:
             raise _refused("claim")
-        # OpenID Connect Core 1.0 §5.1: an address that nobody has verified is anybody's; some write it as a text
-        if self._claim == EMAIL and claims.get("email_verified", True) not in (True, "true"):
+        # OpenID Connect Core 1.0 §5.1: an address that nobody has verified is anybody's, and so is one of which nothing
+        # is said: some providers let users write what they like into it. Some write the word as a text.
+        if self._claim == EMAIL and claims.get("email_verified") not in (True, "true"):
             raise _refused("email_not_verified")
         return name
 

@@ -65,8 +65,8 @@ class Oauth(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     claim: Annotated[
         str,
         Meta(
-            description="The claim that names the account, by its address. `email` does not count where"
-            " `email_verified` is false. Choose one that users cannot change by themselves."
+            description="The claim that names the account, by its address. `email` counts only where"
+            " `email_verified` is true. Choose one that users cannot change by themselves."
         ),
     ] = "email"
     algorithms: Annotated[

@@ -4,8 +4,8 @@
 account EVERYBODY. `reader_id` SHARED marks what everybody reads; any other id a reader's own. Entry names come in lower
 case and checked (`proto.imap.metadata`); who may read and write them is asked by the caller.
 
-Values count in no quota; the bounds here keep what an account holds of its owner's and of everybody's, and what it holds
-of each other reader's own, below ACCOUNT_MAX_BYTES: nobody uses up the room of another.
+Values count in no quota; the bounds here keep below ACCOUNT_MAX_BYTES what an account holds of its owner's and of
+everybody's, and what it holds of each other reader's own: nobody uses up the room of another.
 """
 
 from collections.abc import Sequence

@@ -117,6 +117,8 @@ def prepare(data_dir: Path, *, is_throwaway: bool = False) -> None:
     connection = sqlite.connect(database)
     if is_throwaway:
         connection.pragma("synchronous", "off")
+    lock = sqlite.FileLock(data_dir / sqlite.LOCK_NAME)  # a transaction that reads first cannot wait for a writer
+    lock.acquire()
     try:
         version = check_version(connection, database)
         with connection:
@@ -126,6 +128,7 @@ def prepare(data_dir: Path, *, is_throwaway: bool = False) -> None:
                 raise_floor(connection)
             connection.execute("UPDATE meta SET number = 0 WHERE name = 'is_clean'")
     finally:
+        lock.close()
         connection.close()
     if version < schema.SCHEMA_VERSION:
         log.event("store.migrated", from_version=version, to_version=schema.SCHEMA_VERSION)

@@ -18,11 +18,13 @@ from typing import TYPE_CHECKING, Final, Protocol
 from pochta.proto.imap import commands as c
 from pochta.proto.imap import encode
 from pochta.proto.imap.multisearch import CancelUpdate
+from pochta.proto.imap.search import walk
 from pochta.proto.imap.seqset import SeqSet, encode_ranges
-from pochta.proto.imap.view import Snapshot
+from pochta.proto.imap.view import Difference, Snapshot
 from pochta.servers.imap import search
 from pochta.servers.imap.search_plan import find
 from pochta.servers.imap.selected import COMPARED_INLINE_MAX, Selected
+from pochta.servers.imap.sort_columns import run
 from pochta.store import changes
 from pochta.store.changes import UidRange
 
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
     from pochta.servers.imap.connection import ImapConnection
 
 CONTEXTS_MAX: Final = 16  # of one session; a client shows a few views of a mailbox at once
+# of the keys of one context, which it keeps: 16 contexts take 3 MB; a line may name 10 000 ranges, literals 256 KiB
+RANGES_MAX: Final = 1024
+TEXT_MAX_CHARS: Final = 16 * 1024
 MESSAGES_MAX: Final = 400_000  # in all contexts of a session when one is made: 4 bytes each, 1.6 MB
 
 
@@ -37,13 +42,17 @@ class Context(Protocol):
     """One search that is kept up with."""
 
     tag: bytes
+    key: c.SearchKey
 
     @property
     def size(self) -> int:
         """How many messages it holds."""
 
     def removed(self, old: Snapshot, uids: Sequence[int]) -> bytes:
-        """The response that takes messages out which are about to be expunged; they rise, and stand in `old`."""
+        """The response that takes messages out which are about to be expunged; they rise, and stand in `old`.
+
+        May run in a thread.
+        """
 
     async def update(self, connection: "ImapConnection", snapshot: Snapshot, ranges: Sequence[UidRange]) -> bytes:
         """The response to changes of the messages of `ranges`, which stand in the snapshot."""
@@ -75,10 +84,11 @@ class Contexts:
         missing = [tag for tag in tags if self._contexts.pop(tag, None) is None]
         return not missing
 
-    def removed(self, old: Snapshot, seqs: Sequence[int]) -> bytes:
+    async def removed(self, old: Snapshot, seqs: Sequence[int]) -> bytes:
         """What goes before the EXPUNGE of messages with these numbers, falling."""
-        uids = [uid for part in old.by_seq(changes.ranges_of(seqs[::-1])) for uid in part.uids]
-        return b"".join([one.removed(old, uids) for one in self._contexts.values()])
+        if not self._contexts:
+            return b""
+        return await run(_removed, len(seqs), list(self._contexts.values()), old, seqs)
 
     async def update(self, connection: "ImapConnection", snapshot: Snapshot) -> None:
         """Tell what has changed in the session's snapshot since the last time."""
@@ -89,23 +99,32 @@ class Contexts:
             difference = await asyncio.to_thread(old.difference, snapshot)
         else:
             difference = old.difference(snapshot)
-        uids = [uid for block in difference.changed for uid, _ in block] + [uid for uid, _ in difference.added]
-        if not uids:
-            return
-        uids.sort()
-        ranges = changes.ranges_of(uids)
+        ranges = await run(_ranges_of, old.unshared(snapshot), difference)
         for one in list(self._contexts.values()):
             await connection.send_large(await one.update(connection, snapshot, ranges))
+
+
+def _removed(contexts: Sequence[Context], old: Snapshot, seqs: Sequence[int]) -> bytes:
+    uids = [uid for part in old.by_seq(changes.ranges_of(seqs[::-1])) for uid in part.uids]
+    return b"".join([one.removed(old, uids) for one in contexts])
+
+
+def _ranges_of(difference: Difference) -> list[UidRange]:
+    """Where messages changed or came."""
+    changed = [uid for block in difference.changed for uid, _ in block]
+    return changes.merge_ranges(
+        [*changes.ranges_of(sorted(changed)), *changes.ranges_of([uid for uid, _ in difference.added])]
+    )
 
 
 class SearchContext:
     """A SEARCH or UID SEARCH; `key` with uids in place of numbers, `uids` of what matches, rising."""
 
-    __slots__ = ("_is_uid", "_key", "_uids", "tag")
+    __slots__ = ("_is_uid", "_uids", "key", "tag")
 
     def __init__(self, tag: bytes, key: c.SearchKey, uids: "array[int]", *, is_uid: bool) -> None:
         self.tag = tag
-        self._key = key
+        self.key = key
         self._uids = uids
         self._is_uid = is_uid
 
@@ -123,13 +142,16 @@ class SearchContext:
     async def update(self, connection: "ImapConnection", snapshot: Snapshot, ranges: Sequence[UidRange]) -> bytes:
         selected = connection.selected
         assert selected is not None
-        mailbox, terms = await search.where_and_how(connection, selected, self._key)
+        mailbox, terms = await search.where_and_how(connection, selected, self.key)
         come: list[int] = []
         lost: list[int] = []
-        async for facts, positions in find(mailbox, snapshot, self._key, terms, snapshot.by_uid(ranges)):
+        async for facts, positions in find(mailbox, snapshot, self.key, terms, snapshot.by_uid(ranges)):
             matching = {facts.uids[at] for at in positions}
             come += [uid for uid in facts.uids if uid in matching and not self._has(uid)]
             lost += [uid for uid in facts.uids if uid not in matching and self._has(uid)]
+        return await run(self._changed, len(come) + len(lost), snapshot, come, lost)
+
+    def _changed(self, snapshot: Snapshot, come: Sequence[int], lost: Sequence[int]) -> bytes:
         items = []
         if lost:
             self._take_out(lost)
@@ -176,10 +198,26 @@ def with_uids(key: c.SearchKey, snapshot: Snapshot, saved_ranges: Sequence[UidRa
     if isinstance(key, c.SearchSet) and key.seq_set.is_saved:
         return c.SearchSet(SeqSet(tuple(saved_ranges)), is_uid=True)
     if isinstance(key, c.SearchSet) and not key.is_uid:
-        parts = snapshot.by_seq(key.seq_set.normalised(snapshot.count))
-        ranges = tuple((part.uids[0], part.uids[-1]) for part in parts)
-        return c.SearchSet(SeqSet(ranges), is_uid=True)
+        return c.SearchSet(SeqSet(_uid_ranges(key.seq_set.normalised(snapshot.count), snapshot)), is_uid=True)
     return key
+
+
+def _uid_ranges(ranges: Sequence[tuple[int, int]], snapshot: Snapshot) -> tuple[UidRange, ...]:
+    """The first and last uid of each of these ranges of numbers."""
+    parts = snapshot.by_seq([end for first, last in ranges for end in ((first, first), (last, last))])
+    uids = [part.uids[0] for part in parts]
+    return tuple(zip(uids[::2], uids[1::2], strict=True))
+
+
+def is_keepable(key: c.SearchKey) -> bool:
+    """Whether a context may keep the key."""
+    ranges = chars = 0
+    for one in walk(key):
+        if isinstance(one, c.SearchSet):
+            ranges += len(one.seq_set.ranges)
+        elif isinstance(one, c.SearchHeader | c.SearchText):
+            chars += len(one.text)
+    return ranges <= RANGES_MAX and chars <= TEXT_MAX_CHARS
 
 
 def may_begin(connection: "ImapConnection", tag: bytes) -> bool:
@@ -200,7 +238,7 @@ async def begin(
         selected.contexts = Contexts(snapshot)
     contexts = selected.contexts
     await contexts.update(connection, snapshot)
-    if contexts.has_room(size):
+    if contexts.has_room(size) and is_keepable(context.key):
         contexts.add(context)
         return
     # RFC 5267 §4.3.1: the rest of the command is honoured

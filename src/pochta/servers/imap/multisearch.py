@@ -6,6 +6,7 @@ read, or that is not there, is passed over in silence: nothing tells the two apa
 Source: RFC 7377 §2.
 """
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final, NamedTuple
 from unicodedata import normalize
 
@@ -191,11 +192,15 @@ def _listed(tx: Tx, reader_id: int, source: Source, listed: list[Opened]) -> lis
     if source.kind is SourceKind.SUBSCRIBED:
         names = set(mailboxes.subscriptions(tx, reader_id))
         return [one for one in listed if one.mailbox.path in names]
-    found: list[Opened] = []
-    for given in source.names:
-        name = normalize("NFC", given)
-        below = [one for one in listed if one.mailbox.path.startswith(name + DELIMITER)]
-        if source.kind is SourceKind.SUBTREE_ONE:
-            below = [one for one in below if DELIMITER not in one.mailbox.path[len(name) + 1 :]]
-        found += below
-    return found
+    # one pass: a client may name a quarter of a thousand trees
+    names = {normalize("NFC", given) for given in source.names}
+    is_deep = source.kind is SourceKind.SUBTREE
+    return [one for one in listed if any(above in names for above in _above(one.mailbox.path, is_deep=is_deep))]
+
+
+def _above(path: str, *, is_deep: bool) -> Iterator[str]:
+    """The mailbox above this one and, with `is_deep`, all those above that."""
+    above, delimiter, _ = path.rpartition(DELIMITER)
+    while delimiter:
+        yield above
+        above, delimiter, _ = above.rpartition(DELIMITER) if is_deep else ("", "", "")

@@ -262,7 +262,7 @@ class Selected:
         self._snapshot = new
         self.count = new.count
         if removed and self.contexts is not None:
-            yield self.contexts.removed(old, removed)
+            yield await self.contexts.removed(old, removed)
         for lines in telling.removals(modes, old, removed):
             yield lines
         if added:

@@ -31,14 +31,14 @@ INSERTED_COST: Final = 50  # of putting one message in, against that of sorting 
 class SortContext:
     """A SORT or UID SORT; `key` with uids in place of numbers, `uids` of the result in its order."""
 
-    __slots__ = ("_is_uid", "_key", "_keys", "_uids", "tag")
+    __slots__ = ("_is_uid", "_keys", "_uids", "key", "tag")
 
     def __init__(
         self, tag: bytes, keys: Sequence[SortKey], key: c.SearchKey, uids: Sequence[int], *, is_uid: bool
     ) -> None:
         self.tag = tag
         self._keys = keys
-        self._key = key
+        self.key = key
         self._uids = array("I", uids)
         self._is_uid = is_uid
 
@@ -53,11 +53,11 @@ class SortContext:
     async def update(self, connection: "ImapConnection", snapshot: Snapshot, ranges: Sequence[UidRange]) -> bytes:
         selected = connection.selected
         assert selected is not None
-        mailbox, terms = await search.where_and_how(connection, selected, self._key)
+        mailbox, terms = await search.where_and_how(connection, selected, self.key)
         known = set(self._uids)
         come: list[int] = []
         lost: set[int] = set()
-        async for facts, positions in find(mailbox, snapshot, self._key, terms, snapshot.by_uid(ranges)):
+        async for facts, positions in find(mailbox, snapshot, self.key, terms, snapshot.by_uid(ranges)):
             matching = {facts.uids[at] for at in positions}
             come += [uid for uid in facts.uids if uid in matching and uid not in known]
             lost.update(uid for uid in facts.uids if uid not in matching and uid in known)

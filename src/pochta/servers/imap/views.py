@@ -101,12 +101,14 @@ def _read_small_news(
 
 
 def _read_removed(
-    tx: Tx, account_id: int, mailbox_id: int, since: int, ranges: Sequence[UidRange]
+    tx: Tx, account_id: int, mailbox_id: int, seen_by: int, since: int, ranges: Sequence[UidRange]
 ) -> list[tuple[int, int]]:
+    # the stored \Seen is the owner's; that of another reader is gone with the message
+    kept = ~flags.SEEN if seen_by else -1
     rows: list[tuple[int, int]] = []
     for first, last in ranges:
         rows += [
-            (uid, bits)
+            (uid, bits & kept)
             for uid, bits in tx.rows(
                 "SELECT uid, flags FROM removed WHERE account_id = ? AND mailbox_id = ? AND uid BETWEEN ? AND ?"
                 " AND mod_seq > ? ORDER BY uid",
@@ -224,12 +226,12 @@ class Views:
         now = await self.current(view)
         if now.mod_seq == mod_seq:
             return now, []
-        args = (view.account_id, view.mailbox_id, mod_seq)
-        removed, untold = await self._store.read(view.account_id, _read_changed, *args, uid_next)
+        args = (view.account_id, view.mailbox_id)
+        removed, untold = await self._store.read(view.account_id, _read_changed, *args, mod_seq, uid_next)
         back: list[tuple[int, int]] = []
         pace = Pace()
         for part in _steps(removed):
-            back += await self._store.read(view.account_id, _read_removed, *args, part)
+            back += await self._store.read(view.account_id, _read_removed, *args, view.seen_by, mod_seq, part)
             await pace.turn()
         then = now.refreshed([(uid_next, UID_LIMIT)], [], mod_seq)
         if len(back) > RESTORED_INLINE_MAX:
