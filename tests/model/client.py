@@ -305,6 +305,19 @@ class Connection(asyncio.Protocol):
         require(answer.end.status == "OK", "this command succeeds", (command, answer.end))
         return answer.lines
 
+    @property
+    def port(self) -> int:
+        """The client's end."""
+        assert self._transport is not None
+        number: int = self._transport.get_extra_info("sockname")[1]
+        return number
+
+    async def end_of_it(self) -> None:
+        """Wait until the connection is lost; what has come stays in `lines`."""
+        while not self.is_lost:
+            self._waiter = asyncio.get_running_loop().create_future()
+            await asyncio.wait_for(self._waiter, ANSWER_S)
+
     def close(self) -> None:
         """Close at once."""
         if self._transport is not None:

@@ -4,18 +4,20 @@ A walk that does not find one of them within 5000 steps would not find such a bu
 what it breaks, and by which rules of the model it may be found.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 import pytest
 
 from model import session
+from model import steps as s
 from pochta.app import App
 from pochta.proto.imap.view import Difference, Snapshot
-from pochta.servers.imap import condstore, views
+from pochta.servers.imap import condstore, qresync, search, telling, views
 from pochta.servers.imap import messages as imap_messages
+from pochta.servers.imap.modes import Modes
 from pochta.servers.imap.selected import Selected
-from pochta.store import changes, flags, mailboxes, placements, store
+from pochta.store import changes, flags, mailboxes, placements, reader_flags, rights, shared_copies, store
 from pochta.store.hints import HintHub
 from pochta.store.placements import Copied, FlagMode, Stored
 from pochta.store.store import Store
@@ -35,12 +37,13 @@ _copyuid = imap_messages._copyuid
 
 
 class Fault(NamedTuple):
-    """A place (object and attribute) and what stands there instead."""
+    """A place (object and attribute) and what stands there instead; `walk`: where a walk seldom comes there."""
 
     name: str
     place: object
     attribute: str
     broken: Any  # any kind of function or method
+    walk: tuple[s.Step, ...] = ()
 
 
 async def _expunge_always(self: Selected, *, may_expunge: bool, **kept: bool) -> AsyncIterator[bytes]:
@@ -170,6 +173,55 @@ def _too_low(tx: Tx, account_id: int, mailbox_id: int, ranges: Iterable[changes.
     return [(uid, bits, mod_seq - 1) for uid, bits, mod_seq in _mod_seqs_of(tx, account_id, mailbox_id, ranges, *rest)]
 
 
+async def _never_lost(self: Selected) -> bytes:
+    return b""
+
+
+async def _not_held_back(self: Selected, modes: Modes, **kept: Any) -> AsyncIterator[bytes]:
+    async for block in _sync(self, modes, **kept):
+        if b"Removals are told later" not in block:
+            yield block
+
+
+def _nothing_seen(*args: Any) -> None:
+    """What a reader of another's mailbox sees is forgotten."""
+
+
+def _all_permitted(tx: Tx, account_id: int, mailbox_id: int, reader_id: int) -> rights.Standing:
+    found = _standing(tx, account_id, mailbox_id, reader_id)
+    return found._replace(rights=rights.ALL) if found.rights else found
+
+
+def _no_names(tx: Tx, account_id: int, target: Any, flag_sets: set[int]) -> dict[int, int]:
+    system = (1 << flags.FIRST_KEYWORD_BIT) - 1
+    return {bits: bits & system for bits in flag_sets}
+
+
+def _tells_nothing(*args: Any) -> Iterator[bytes]:
+    return iter(())
+
+
+async def _one_too_high(*args: Any) -> Sequence[int]:
+    return [number + 1 for number in await _numbers(*args)]
+
+
+async def _save_nothing(*args: Any) -> bool:
+    return True
+
+
+_standing = rights.standing
+_numbers = qresync._numbers
+
+_HELD_BACK: Final = (
+    s.Append(session=0, mailbox="INBOX", flags=("\\Deleted",), count=1),
+    s.Append(session=0, mailbox="INBOX", flags=(), count=1),
+    s.Noop(session=0, is_check=False),
+    s.Select(session=1, mailbox="INBOX", fetches=True, is_read_only=False),
+    s.Expunge(session=0),
+    s.Store(session=1, picks=(1,), mode="+", flags=("\\Flagged",), is_silent=False, is_uid=False, is_open=False),
+    s.Reconnect(session=1, modes=("QRESYNC",), resume=1),
+)
+
 FAULTS: Final = (
     Fault("EXPUNGE is told during FETCH, STORE and SEARCH", Selected, "sync", _expunge_always),
     Fault("sequence numbers of EXPUNGE rise, as if nothing moved up", Snapshot, "difference", _rising),
@@ -193,15 +245,26 @@ FAULTS: Final = (
     Fault("STORE passes over UNCHANGEDSINCE", placements, "set_flags_unless_changed", _unconditional),
     Fault("CHANGEDSINCE begins one change too late", condstore, "logged_since", _one_too_late),
     Fault("MODSEQ is told one too low", placements, "mod_seqs_of", _too_low),
+    Fault("who loses the right to read goes on reading", Selected, "check_rights", _never_lost),
+    Fault("rights to another's mailbox are all or none", rights, "standing", _all_permitted),
+    Fault("what a reader has seen is forgotten", reader_flags, "set_seen", _nothing_seen),
+    Fault("a copy into another account has no keywords", shared_copies, "_kept", _no_names),
+    Fault("names below a removed mailbox go with it", mailboxes, "_stand_in", _nothing_seen),
+    Fault("mailboxes do not inherit rights", rights, "inherit", _nothing_seen),
+    Fault("who comes back is not told what vanished", telling, "vanished_earlier", _tells_nothing),
+    Fault("who comes back is told flags by wrong numbers", qresync, "_numbers", _one_too_high),
+    Fault("HIGHESTMODSEQ does not say that a removal waits", Selected, "sync", _not_held_back, _HELD_BACK),
+    Fault("a saved result is empty", search, "save", _save_nothing),
+    Fault("nobody is told VANISHED", Modes, "tells_vanished", property(lambda self: False)),
 )
 
 
 def plant(fault: Fault, monkeypatch: pytest.MonkeyPatch) -> None:
     """Break the server until the test ends."""
     monkeypatch.setattr(fault.place, fault.attribute, fault.broken)
+    monkeypatch.setattr(session, "IDLE_S", 1.5)  # nothing will come
     if fault.broken in (_no_hint, _tell_nobody):
         monkeypatch.setattr(store, "POLL_S", 3600.0)
-        monkeypatch.setattr(session, "IDLE_S", 1.0)  # nothing will come
 
 
 def lose_hints(monkeypatch: pytest.MonkeyPatch) -> None:

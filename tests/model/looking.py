@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Final
 
 from model import steps as s
 from model.checks import check_changed, check_fetched, check_found, check_found_since, check_summary, named
-from model.client import Answer, Found, Searched
+from model.client import Answer, Fetched, Found, Searched
 from model.doing_messages import since_of
 from model.model import SEEN, View, require
 from model.session import Session, Told
@@ -124,9 +124,10 @@ async def search(walk: "Walk", session: Session, step: s.Search) -> None:
         else:
             check_found(view, line, kind, number, is_uid=is_uid)
         if "SAVE" in step.returns:
-            _save(view, line, is_uid=is_uid)
+            view.saved = list(line.numbers) if is_uid else [view.uid_of(seq) for seq in line.numbers]
     told = Told.ALL if is_uid else Told.HELD
-    session.settle(answer, "", told, may_expunge=is_uid)
+    if session.settle(answer, "", told, may_expunge=is_uid) and "SAVE" in step.returns:
+        await _fetch_saved(session, view)
 
 
 def _found(session: Session, step: s.Search, answer: Answer, *, is_uid: bool) -> Found:
@@ -139,5 +140,10 @@ def _found(session: Session, step: s.Search, answer: Answer, *, is_uid: bool) ->
     return check_summary(told, is_uid=is_uid)
 
 
-def _save(view: View, line: Found, *, is_uid: bool) -> None:
-    view.saved = list(line.numbers) if is_uid else [view.uid_of(seq) for seq in line.numbers]
+async def _fetch_saved(session: Session, view: View) -> None:
+    """`$` is what was found, less what was removed (RFC 5182 §2.1)."""
+    answer = await session.command(b"UID FETCH $ (UID)", is_selected=True)
+    told = [one.uid for one in answer.lines if isinstance(one, Fetched) and one.flags is None and one.mod_seq is None]
+    wanted = [uid for uid in view.uids if uid in view.saved]
+    require(told == wanted, "$ is what was saved", (told, wanted))
+    session.settle(answer, "", Told.ALL, by_uid=wanted)

@@ -210,3 +210,17 @@ def test_what_the_owner_has_read_is_not_told_of_a_removed_message(owner: Imap, r
     lines = reader.ok("FETCH 1 FLAGS")
     assert lines[-1].startswith(b"* 1 FETCH (FLAGS (\\Deleted ")
     assert b"\\Seen" not in lines[-1]
+
+
+def test_text_of_a_removed_message_comes_with_the_flags_that_the_reader_knows(owner: Imap, reader: Imap) -> None:
+    owner.ok(f"SETACL Box {READER} lrs")
+    owner.append(message(3), "Box")
+    owner.ok("SELECT Box")
+    reader.ok(f"SELECT {BOX}")
+    reader.ok("FETCH 1:2 (FLAGS MODSEQ)")
+    owner.ok("STORE 1 +FLAGS.SILENT (\\Seen \\Deleted)")
+    owner.ok("EXPUNGE")
+    first, second, *_ = reader.ok("FETCH 1:2 BODY[TEXT]")
+    assert b"FLAGS (Open" in first
+    assert b"\\Seen" not in first
+    assert b"\\Seen" in second

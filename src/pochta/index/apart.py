@@ -1,8 +1,7 @@
 """Feeding in a process of its own, for servers: as a thread of a busy worker it would get hardly any turn.
 
-Each statement of SQLite gives the interpreter away and waits for it again; beside a saturated loop 200 messages a
-second were indexed, and the loop was late for it. A process of its own has its own interpreter, and the lowest claim
-to the processor but what nobody else wants; it indexes 4000 a second.
+Each statement of SQLite gives the interpreter away and waits for it again, and a busy loop is late for it. A process of
+its own has its own interpreter, and takes of the processor what nobody else wants.
 
 The process ends when its standard input does, so it never outlives the worker that holds the lease. Once a second, when
 it has news, it writes how far it is behind as a line of JSON.

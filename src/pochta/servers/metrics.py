@@ -115,6 +115,11 @@ def _lines(server: ServerFigures) -> Iterator[str]:
     yield from _metric("disk_min_free_bytes", "gauge", "Free space below which mail waits.", server.min_free_bytes)
     yield from _metric("view_memory_bytes", "gauge", "Views of selected mailboxes.", server.view_memory_bytes)
     yield from _metric("spool_memory_bytes", "gauge", "Messages being received.", server.spool_memory_bytes)
+    if server.index_lag is not None:
+        accounts, messages, waiting_s = server.index_lag.accounts, server.index_lag.messages, server.index_lag.seconds
+        yield from _metric("index_lag_accounts", "gauge", "Accounts whose text index is behind.", accounts)
+        yield from _metric("index_lag_messages", "gauge", "Messages that wait to be indexed, at most.", messages)
+        yield from _metric("index_lag_seconds", "gauge", "How long the longest of them waits.", waiting_s)
     yield from _metric("queue_destinations", "gauge", "Destinations that mail waits for.", server.queue_destinations)
 
 

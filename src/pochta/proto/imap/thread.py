@@ -80,7 +80,7 @@ def refs(ancestry: Ancestry, nodes: Sequence[int]) -> Forest:
 
 
 def _in_order(roots: Sequence[int], messages: Sequence[int], count: int) -> list[int]:
-    """The roots in the order of a message of each thread; no sort, which would hold the interpreter until it is done."""
+    """The roots in the order of a message of each thread; no sort, which would hold the interpreter to its end."""
     root_of = [-1] * count
     for root, message in zip(roots, messages, strict=True):
         root_of[message] = root

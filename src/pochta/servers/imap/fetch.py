@@ -276,6 +276,10 @@ async def _rows(
         # what stands there is the mod_seq of the removal, of which the client was not told
         at = 1 + columns.index("p.mod_seq")
         gone = [(*row[:at], selected.told_mod_seq, *row[at + 1 :]) for row in gone]
+    if "p.flags" in columns:
+        # and the flags are the owner's: to its reader a message looks as it did
+        at, known = 1 + columns.index("p.flags"), dict(zip(part.uids, part.flags, strict=True))
+        gone = [(*row[:at], known.get(row[0], row[at]), *row[at + 1 :]) for row in gone]
     return part, sorted((row for row in (*rows, *gone) if row[0] in uids), key=_uid_of)
 
 
