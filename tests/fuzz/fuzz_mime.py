@@ -7,6 +7,7 @@ that the property tests make of their messages (tests/mime/test_mime_properties.
 import sys
 from itertools import pairwise
 
+from pochta.index.texts import text_of
 from pochta.mime.address import parse_addresses
 from pochta.mime.core import CORE_FIELDS, FieldSelection, select_fields
 from pochta.mime.decode import decode_transfer, decode_words, transfer_pieces
@@ -15,7 +16,7 @@ from pochta.mime.facts import FactsBuilder, MessageFacts, facts
 from pochta.mime.header import message_id, parse_date, parse_params, split_fields
 from pochta.mime.parse import MAX_DEPTH, MAX_PARTS, Part, Scanner, parse
 from pochta.mime.section import SectionText, filter_fields, find_section
-from pochta.mime.text import MAX_INDEX_CHARS, MAX_PREVIEW, IndexField, index_text
+from pochta.mime.text import MAX_PREVIEW
 
 _TOP = 50  # parts and fields of a message that are read one by one
 _SECTIONS: tuple[SectionText | None, ...] = (None, "HEADER", "TEXT", "MIME")
@@ -106,11 +107,10 @@ def check_header(header: bytes, core: bytes) -> None:
 
 
 def check_text(root: Part, data: bytes) -> None:
-    """Whatever makes text of the message: it ends, is bounded, and holds no lone surrogate."""
-    pieces = list(index_text(root, lambda start, stop: data[start:stop]))
-    assert sum(len(text) for _, text in pieces) <= MAX_INDEX_CHARS
-    assert IndexField.CUT not in [kind for kind, _ in pieces[:-1]]
-    assert "".join(text for _, text in pieces).encode("utf-8") is not None
+    """Whatever makes text of the message: it ends, and holds no lone surrogate, which the index could not keep."""
+    text = text_of(root, lambda start, stop: data[start:stop])
+    assert text.all_text.encode("utf-8") is not None
+    assert "".join(one or "" for one in text.fields).encode("utf-8") is not None
     for number, part in enumerate(root.walk()):
         if number == _TOP:
             break

@@ -1,6 +1,7 @@
 """A client of Marionette, the protocol by which Mozilla's programs are driven: scripts run inside, with all rights.
 
-Each packet is its length in ASCII, a colon, and JSON: `[0, id, command, parameters]` out, `[1, id, error, result]` back.
+Each packet is its length in ASCII, a colon, and JSON: `[0, id, command, parameters]` out, `[1, id, error, result]`
+back.
 """
 
 import json
@@ -66,6 +67,7 @@ class Marionette:
         digits = b""
         while not digits.endswith(b":"):
             octet = self._stream.read(1)
-            assert octet and len(digits) <= MAX_LENGTH_DIGITS, f"the program hung up after {digits!r}"
+            assert octet, f"the program hung up after {digits!r}"
+            assert len(digits) <= MAX_LENGTH_DIGITS, digits
             digits += octet
         return json.loads(self._stream.read(int(digits[:-1])))

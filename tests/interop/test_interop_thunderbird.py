@@ -57,7 +57,7 @@ def test_mailboxes_are_recognised_by_their_use(tls_server: Server, tmp_path: Pat
             imap.unsubscribe(use)
         account.create(name, use=use)
     with thunderbird(tmp_path, tls_server, account) as program:
-        shown = {name: uses for name, uses in program.ask("folders")}
+        shown = dict(program.ask("folders"))
     assert shown == {"INBOX": ["Inbox"], **{names[mailbox]: [use] for use, mailbox in _USES.items()}}
 
 
@@ -82,11 +82,8 @@ def test_the_extensions_it_takes_up(tls_server: Server, tmp_path: Path) -> None:
     assert " NO " not in program.said()
 
 
-@pytest.mark.parametrize("uses_condstore", [False, True], ids=["default", "condstore"])
-def test_idle_tells_of_mail_and_flags(uses_condstore: bool, tls_server: Server, tmp_path: Path) -> None:
-    preferences = {"mail.server.default.use_condstore": uses_condstore}
-    name = f"idle-{uses_condstore:d}"
-    with running(tmp_path, tls_server, name, **preferences) as (program, account):
+def test_idle_tells_of_mail_and_flags(tls_server: Server, tmp_path: Path) -> None:
+    with running(tmp_path, tls_server, "idle") as (program, account):
         arrive(program, account, "plain")
         arrive(program, account, "dots")
         program.await_idle("INBOX")
@@ -95,7 +92,6 @@ def test_idle_tells_of_mail_and_flags(uses_condstore: bool, tls_server: Server, 
         program.await_idle("INBOX")
         account.delete("INBOX", "plain")
         program.ask("awaitGone", mailbox="INBOX", name="plain")
-        assert any(re.search(r"select .*CONDSTORE", one) for one in program.sent()) == uses_condstore
 
 
 @pytest.mark.parametrize("name", ["multipart", "eight_bit", "binary", "empty", "big"])
@@ -148,7 +144,7 @@ def test_it_moves_copies_and_deletes(tls_server: Server, tmp_path: Path) -> None
         wait_until(lambda: not account.mailboxes()["Trash"], lambda: account.mailboxes()["Trash"])
 
 
-def test_mailboxes_it_makes_renames_and_removes(tls_server: Server, tmp_path: Path) -> None:
+def test_mailboxes_it_makes_and_renames(tls_server: Server, tmp_path: Path) -> None:
     with running(tmp_path, tls_server, "mailboxes") as (program, account):
         before = set(account.mailboxes())
         program.ask("create", mailbox="Отчёты")
@@ -157,14 +153,11 @@ def test_mailboxes_it_makes_renames_and_removes(tls_server: Server, tmp_path: Pa
         wait_until(
             lambda: set(account.mailboxes()) - before == {"Планы & цели", "Планы & цели/Март"}, account.mailboxes
         )
-        program.ask("removeMailbox", mailbox="Планы & цели/Март")
-        wait_until(lambda: "Trash/Март" in account.mailboxes(), account.mailboxes)
-        assert "Планы & цели/Март" not in account.mailboxes()
 
 
 def test_the_server_searches(tls_server: Server, tmp_path: Path) -> None:
     names = sorted(["plain", "eight_bit", "utf8", "multipart"])
-    with running(tmp_path, tls_server, "search", *names) as (program, account):
+    with running(tmp_path, tls_server, "search", *names) as (program, _):
         assert program.ask("search", mailbox="INBOX", field="Subject", text="LTIPA") == ["multipart"]
         assert program.ask("search", mailbox="INBOX", field="Sender", text="boris") == names
         found = program.ask("search", mailbox="INBOX", field="Body", text="ПРИЛОЖЕН")

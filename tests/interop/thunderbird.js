@@ -170,7 +170,6 @@ const actions = {
         folder(mailbox).rename(to, null);
         return until(() => folder([...mailbox.split("/").slice(0, -1), to].join("/")), to).then(() => true);
     },
-    removeMailbox: ({ mailbox }) => folder(mailbox).deleteSelf(MailServices.mailSession.topmostMsgWindow),
     trust,
     addAccount,
     folders,

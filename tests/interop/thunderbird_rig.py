@@ -33,7 +33,6 @@ _PREFERENCES: Final = {
     "mail.shell.checkDefaultClient": False,
     "mail.spotlight.firstRunDone": True,
     "mail.winsearch.firstRunDone": True,
-    "mailnews.confirm.moveFoldersToTrash": False,
     "mailnews.start_page.enabled": False,
     "network.captive-portal-service.enabled": False,
     "network.connectivity-service.enabled": False,
