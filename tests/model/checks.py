@@ -128,7 +128,7 @@ def check_stored(
     # RFC 3501 §6.4.6: what others changed is told all the same, and so may be what the client never asked for
     known = [uid for uid in changed if view.flags[uid] is not None]
     view.believe([*changed, *gone], step.mode, frozenset(step.flags))
-    right = {uid for uid in known if view.flags[uid] == view.current(uid)}
+    right = {uid for uid in known if view.flags[uid] == view.current(uid) and uid not in view.cached}
     require(not told & right, "a silent STORE is silent", (told, right))
 
 

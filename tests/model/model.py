@@ -206,6 +206,8 @@ class View:
         # A silent STORE changed what the client had heard no news of: it takes flags for true that nobody ever saw, and
         # is told them again if the message goes
         self.dreamt: set[int] = set()
+        # Known from before SELECT: the server cannot tell whether a change behind it was one to this client
+        self.cached: set[int] = set()
         self.saved: list[int] = []  # what `$` names (RFC 5182), the removed ones too
         self.uid_next = mailbox.uid_next
         self.version = mailbox.version
@@ -291,6 +293,7 @@ class View:
         else:
             require(flags == now, "flags told are true", (uid, flags, now))
             self.dreamt.discard(uid)
+        self.cached.discard(uid)
         self.flags[uid] = flags
 
     def believe(self, uids: Iterable[int], mode: str, flags: Flags) -> None:

@@ -24,7 +24,7 @@ from model.workers import Workers
 from pochta import clock
 
 SEED: Final = 1
-STEPS: Final = 3000
+STEPS: Final = 2500
 LONG_WALKS: Final = 10
 LONG_STEPS: Final = 20_000  # of each walk: 200 000 in .ci/long
 FOUND_WITHIN: Final = 5_000
@@ -99,7 +99,7 @@ def test_hints_and_poll_do_alone(
     lose: Callable[[pytest.MonkeyPatch], None], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def work(workers: Workers) -> None:
-        await must_agree(workers, steps.generate(SEED, 1000), seed=SEED)
+        await must_agree(workers, steps.generate(SEED, 600), seed=SEED)
 
     lose(monkeypatch)
     with_workers(folder, work)
