@@ -270,15 +270,20 @@ def test_a_size_that_was_promised_and_is_refused(world: World) -> None:
     world.events.wait("queue.reported", "anna@example.org")
 
 
-def attempt_again(world: World) -> None:
+def make_due(world: World) -> None:
     """Let all that waits be due."""
 
     async def work(store: Store) -> None:
         await store.write(0, queue_view.retry, None, None, (0, 0), int(clock.now_s()))
 
-    world.settled()
     world.server.run(work)
     world.wake()
+
+
+def attempt_again(world: World) -> None:
+    """Let all that waits be due, once its last attempt is written down."""
+    world.settled()
+    make_due(world)
 
 
 @pytest.mark.rfc(5321, "4.5.4.1")
@@ -296,7 +301,7 @@ def test_4xx_for_ever(monkeypatch: pytest.MonkeyPatch, refuses: dict[bytes, byte
         world.settled()
         now = clock.now_s()
         monkeypatch.setattr(clock.current(), "now", lambda: now + 3600)
-        attempt_again(world)
+        make_due(world)  # the runner may have looked by itself before this, and have given up already
         world.events.wait("queue.attempt", "outcome=expired")
         world.events.wait("queue.reported", "anna@example.org")
 

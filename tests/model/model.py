@@ -206,7 +206,7 @@ class View:
         # A silent STORE changed what the client had heard no news of: it takes flags for true that nobody ever saw, and
         # is told them again if the message goes
         self.dreamt: set[int] = set()
-        # Known from before SELECT: the server cannot tell whether a change behind it was one to this client
+        # Known since SELECT or before: of a change behind that the server cannot tell whether it is one to this client
         self.cached: set[int] = set()
         self.saved: list[int] = []  # what `$` names (RFC 5182), the removed ones too
         self.uid_next = mailbox.uid_next

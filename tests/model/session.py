@@ -205,11 +205,11 @@ class Session:
         if is_limited and cache.flags:
             named = vanished | {one.uid for one in fetched}
             require(named <= cache.flags.keys(), "of the known uids alone is told", (named, cache.flags))
-        view.cached = set(cache.flags)
         view.flags |= {uid: flags for uid, flags in cache.flags.items() if uid in mailbox.messages}
         for line in lines:
             if isinstance(line, Fetched | Offered):
                 self.hear(line, may_expunge=False)
+        view.cached = set(view.uids)
         self.must_know_all()
 
     def _check_selection(self, lines: list[Response], mailbox: Mailbox, *, is_read_only: bool) -> None:

@@ -3,6 +3,8 @@
 import re
 import socket
 import ssl
+import threading
+import time
 from types import TracebackType
 from typing import Final, Self
 
@@ -131,3 +133,11 @@ def fill(server: Server, count: int, *, user: str = USER, mailbox: str = "INBOX"
     with Imap(server, user=user, mailbox=None) as imap:
         for number in range(1, count + 1):
             assert imap.append(message(number), mailbox)[-1].startswith(b"OK")
+
+
+def files_become(server: Server, count: int) -> None:
+    """Return once so many files of messages are there; what is given up is removed behind the answer."""
+    until, never = time.monotonic() + ANSWER_S, threading.Event()
+    while len(found := [one for one in (server.data_dir / "blobs").rglob("*") if one.is_file()]) != count:
+        assert time.monotonic() < until, found
+        never.wait(0.002)

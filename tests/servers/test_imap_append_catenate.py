@@ -1,7 +1,7 @@
 """CATENATE: parts and URLs become a message; what cannot be had, and what would be too much, leaves nothing behind."""
 
 import pytest
-from imap_raw import Imap, message
+from imap_raw import Imap, files_become, message
 
 from pochta.config import Limits
 from pochta.testing import Server
@@ -22,10 +22,6 @@ def url(name: str) -> bytes:
 
 def catenate(imap: Imap, *parts: bytes, words: bytes = b"APPEND Drafts") -> bytes:
     return imap.do(b"%b CATENATE (%b)" % (words, b" ".join(parts)))[-1]
-
-
-def files_of(server: Server) -> list[str]:
-    return sorted(str(one) for one in (server.data_dir / "blobs").rglob("*") if one.is_file())
 
 
 def validity(imap: Imap, mailbox: str) -> int:
@@ -90,7 +86,7 @@ def test_what_no_url_names(pochta: Server, name: str) -> None:
         answer = catenate(imap, big, url(name), text(b"."))
         assert answer.startswith(b"NO [BADURL " + name.encode() + b"] "), answer
         assert imap.do("STATUS Drafts (MESSAGES)")[0] == b"* STATUS Drafts (MESSAGES 0)"
-    assert files_of(pochta) == []
+    files_become(pochta, 0)
 
 
 def test_a_bad_url_that_would_break_the_line(pochta: Server) -> None:
@@ -111,7 +107,7 @@ def test_too_big_parts_are_refused_before_they_come(pochta: Server) -> None:
             tag = imap.begin(b"APPEND Drafts CATENATE (TEXT {70001}")
             assert imap.end(tag)[-1].startswith(b"NO [TOOBIG] ")
             assert imap.do("NOOP") == [b"OK NOOP completed"]
-        assert files_of(server) == []
+        files_become(server, 0)
 
 
 def test_how_many_parts_one_command_has(pochta: Server) -> None:

@@ -32,7 +32,7 @@ from pochta.store.tx import Tx
 if TYPE_CHECKING:
     from pochta.servers.imap.connection import ImapConnection
 
-MAILBOXES_MAX: Final = 10_000  # in one command; reading the view of an empty one takes 0.3 ms
+MAILBOXES_MAX: Final = 10_000  # that hold messages, in one command; reading the view of one takes 1.5 ms
 
 _ONLY_SELECTED: Final = (Source(SourceKind.SELECTED),)
 _WHOLE_TREES: Final = frozenset({SourceKind.SUBTREE, SourceKind.SUBTREE_ONE})
@@ -145,7 +145,7 @@ async def _keep_up(connection: "ImapConnection", selected: Selected, tag: bytes,
 
 
 def _targets(tx: Tx, reader_id: int, sources: tuple[Source, ...]) -> list[_Target]:
-    """The mailboxes that the sources name and that the reader may read, each once; not the selected one.
+    """The mailboxes with messages that the sources name and the reader may read, each once; not the selected one.
 
     Two statements for all that is not named, and a few for each name.
     """
@@ -164,7 +164,9 @@ def _targets(tx: Tx, reader_id: int, sources: tuple[Source, ...]) -> list[_Targe
                 # RFC 7377 §2.2: what is named itself needs no right to be looked up
                 opened = [*_named(tx, reader_id, source.names), *opened]
         for one in opened:
-            found.setdefault((one.account_id, one.mailbox.id), _Target(one, one.mailbox.path))
+            # RFC 7377 §2.1: nothing is answered of a mailbox without matches; an empty one need not be read
+            if one.mailbox.message_count:
+                found.setdefault((one.account_id, one.mailbox.id), _Target(one, one.mailbox.path))
     return list(found.values())
 
 
