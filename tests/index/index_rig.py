@@ -14,8 +14,8 @@ from pochta.index.feed import Indexer
 from pochta.index.searcher import Searcher
 from pochta.proto.imap import commands as c
 from pochta.proto.imap.view import Snapshot
-from pochta.servers.imap.search_facts import Mailbox
-from pochta.servers.imap.search_plan import Terms, find
+from pochta.servers.imap.search.facts import Mailbox
+from pochta.servers.imap.search.plan import Terms, find
 from pochta.store import directory, mailboxes, messages, placements, setup
 from pochta.store.store import Store
 

@@ -50,7 +50,7 @@ def no_scan(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise AssertionError("a message was opened")
 
-    monkeypatch.setattr("pochta.servers.imap.search_facts.find_in_message", refuse)
+    monkeypatch.setattr("pochta.servers.imap.search.facts.find_in_message", refuse)
 
 
 async def agree(bench: Bench, key: c.SearchKey) -> list[int]:

@@ -12,8 +12,9 @@ from pochta.index.reader import Question
 from pochta.mime.parse import parse
 from pochta.mime.searched import PIECE_BYTES
 from pochta.proto.imap import commands as c
-from pochta.servers.imap import search_index, search_text
-from pochta.servers.imap.search_text import Needle, find_in_message, needle
+from pochta.servers.imap.search import narrowing
+from pochta.servers.imap.search import text as search_text
+from pochta.servers.imap.search.text import Needle, find_in_message, needle
 
 
 @pytest.mark.rfc(3501, "6.4.4")
@@ -69,7 +70,7 @@ def test_a_file_made_anew_under_the_name_of_another_is_read(tmp_path: Path) -> N
             bench.indexer.close(wait=True)
             assert await rebuild.rebuild(bench.store, bench.data_dir, bench.account_id) == 3
             last_id = (await rebuild.standing(bench.store, bench.data_dir, bench.account_id)).indexed
-            found = await bench.searcher.ask(bench.store, bench.account_id, [search_index._question(body("zebra"))])  # type: ignore[list-item]
+            found = await bench.searcher.ask(bench.store, bench.account_id, [narrowing._question(body("zebra"))])  # type: ignore[list-item]
             assert last_id == 3
             assert found is not None
             assert len(found.answers[0].sure) == 2
@@ -108,13 +109,13 @@ def test_of_very_many_keys_some_are_asked(tmp_path: Path, monkeypatch: pytest.Mo
             assert await agree(bench, keys) == [2]
 
     asyncio.run(work())
-    assert sum(asked) <= 2 * search_index.QUESTIONS_MAX
-    assert max(asked) <= search_index.QUESTIONS_AT_ONCE
+    assert sum(asked) <= 2 * narrowing.QUESTIONS_MAX
+    assert max(asked) <= narrowing.QUESTIONS_AT_ONCE
 
 
 def test_what_is_not_indexed_is_found_in_any_mailbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(search_index, "ROWS", 3)
-    monkeypatch.setattr(search_index, "LATER_MAX", 4)
+    monkeypatch.setattr(narrowing, "ROWS", 3)
+    monkeypatch.setattr(narrowing, "LATER_MAX", 4)
 
     async def work() -> None:
         async with fed(tmp_path / "data", message("a", "zebra")) as bench:
@@ -130,7 +131,7 @@ def test_what_is_not_indexed_is_found_in_any_mailbox(tmp_path: Path, monkeypatch
 def test_answers_take_eight_octets_a_message(tmp_path: Path) -> None:
     async def work() -> None:
         async with fed(tmp_path / "data", message("a", "zebra")) as bench:
-            found = await bench.searcher.ask(bench.store, bench.account_id, [search_index._question(body("zebra"))])  # type: ignore[list-item]
+            found = await bench.searcher.ask(bench.store, bench.account_id, [narrowing._question(body("zebra"))])  # type: ignore[list-item]
             assert found is not None
             assert all(isinstance(ids, array) for ids in found.answers[0])
 

@@ -13,9 +13,10 @@ from model import session
 from model import steps as s
 from pochta.app import App
 from pochta.proto.imap.view import Difference, Snapshot
-from pochta.servers.imap import condstore, qresync, search, telling, views
+from pochta.servers.imap import condstore, qresync, telling, views
 from pochta.servers.imap import messages as imap_messages
 from pochta.servers.imap.modes import Modes
+from pochta.servers.imap.search import search
 from pochta.servers.imap.selected import Selected
 from pochta.store import changes, flags, mailboxes, placements, reader_flags, rights, shared_copies, store
 from pochta.store.hints import HintHub

@@ -14,8 +14,8 @@ from pochta.proto.imap import commands as c
 from pochta.proto.imap.lex import Lexer
 from pochta.proto.imap.search import parse_search
 from pochta.proto.imap.view import Snapshot
-from pochta.servers.imap.search_facts import Mailbox
-from pochta.servers.imap.search_plan import Terms, find
+from pochta.servers.imap.search.facts import Mailbox
+from pochta.servers.imap.search.plan import Terms, find
 from pochta.store import directory, flags, mailboxes, messages, placements, setup
 from pochta.store.store import Store
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pochta.servers.imap.listing import pattern_of
+from pochta.servers.imap.mailboxes.listing import pattern_of
 
 
 def matches(pattern: str, name: str) -> bool:

@@ -11,8 +11,8 @@ from imap_raw import Imap, fill, message
 from pochta.app import App
 from pochta.config import ListenerProtocol
 from pochta.net.listen import bind_all
-from pochta.servers.imap import notify as imap_notify
-from pochta.servers.imap import watched
+from pochta.servers.imap.notify import notify as imap_notify
+from pochta.servers.imap.notify import watched
 from pochta.store import annotations
 from pochta.store.hints import HintHub
 from pochta.store.store import Store

@@ -23,11 +23,11 @@ from pochta.mime import fold
 from pochta.proto.imap import commands as c
 from pochta.proto.imap.search import MAX_SEARCH_DEPTH
 from pochta.proto.imap.view import Snapshot
-from pochta.servers.imap import search, search_facts
 from pochta.servers.imap.modes import Modes
 from pochta.servers.imap.progress import Progress
-from pochta.servers.imap.search_facts import Mailbox
-from pochta.servers.imap.search_plan import Terms, find
+from pochta.servers.imap.search import facts, search
+from pochta.servers.imap.search.facts import Mailbox
+from pochta.servers.imap.search.plan import Terms, find
 from pochta.store import flags
 
 
@@ -410,5 +410,5 @@ def test_reads_are_in_small_steps(bench: Bench, monkeypatch: pytest.MonkeyPatch)
 
     assert bench.runner.run(work()) == []
     assert max(sizes) <= 512
-    rows_each = {search_facts.ROWS, search_facts.BLOB_ROWS}
+    rows_each = {facts.ROWS, facts.BLOB_ROWS}
     assert len([size for size in sizes if size not in rows_each and size < 188]) <= 2 * 4

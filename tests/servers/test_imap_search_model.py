@@ -17,7 +17,7 @@ from search_rig import DAY, EPOCH, ITEMS, NOW, Bench, Item
 from pochta.mime.parse import parse
 from pochta.proto.imap import commands as c
 from pochta.proto.imap.seqset import parse_seq_set
-from pochta.servers.imap import search_text
+from pochta.servers.imap.search import text as search_text
 
 WORDS = ("fox", "Отчёт", "münchen", "example", "привет", "photos", "inner", "nothere", "a", "О", "", "status report")
 FIELDS = ("from", "to", "cc", "bcc", "subject", "x-tag", "message-id", "date", "content-type", "x-nothing")

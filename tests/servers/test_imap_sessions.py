@@ -8,7 +8,8 @@ import pytest
 from imap_raw import Imap, fill, message, without_flag_lists
 
 from pochta.accounts import edit
-from pochta.servers.imap import fetch, messages, selected, telling, views
+from pochta.servers.imap import messages, selected, telling, views
+from pochta.servers.imap.fetch import fetch
 from pochta.store import changes, flags, mailboxes, placements
 from pochta.store.store import Store
 from pochta.testing import Server

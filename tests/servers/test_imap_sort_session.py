@@ -6,7 +6,7 @@ import apsw
 import pytest
 from imap_raw import Imap
 
-from pochta.servers.imap import sort_columns
+from pochta.servers.imap.sort import columns as sort_columns
 from pochta.store import sqlite
 from pochta.testing import Server
 

@@ -12,7 +12,8 @@ from pochta.mime.describe import body, body_structure
 from pochta.mime.parse import parse
 from pochta.mime.section import find_section
 from pochta.proto.imap.view import Snapshot
-from pochta.servers.imap import fetch, selected, views
+from pochta.servers.imap import selected, views
+from pochta.servers.imap.fetch import fetch
 from pochta.store import changes, flags, placements
 from pochta.store.placements import FlagMode
 from pochta.testing import Server

@@ -11,10 +11,10 @@ from pochta.proto.imap import commands as c
 from pochta.proto.imap import thread
 from pochta.proto.imap.seqset import SeqSet
 from pochta.proto.imap.view import Snapshot
-from pochta.servers.imap import contexts
-from pochta.servers.imap.search_facts import Mailbox
-from pochta.servers.imap.search_plan import Planner, Terms
-from pochta.servers.imap.sort_columns import COLUMNS_BYTES, Columns, MailboxColumns
+from pochta.servers.imap.search import contexts
+from pochta.servers.imap.search.facts import Mailbox
+from pochta.servers.imap.search.plan import Planner, Terms
+from pochta.servers.imap.sort.columns import COLUMNS_BYTES, Columns, MailboxColumns
 from pochta.testing import Server
 
 

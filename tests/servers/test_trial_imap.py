@@ -4,7 +4,7 @@ import pytest
 from imap_raw import Imap, message
 
 from pochta.proto.imap.multisearch import Source, SourceKind
-from pochta.servers.imap import multisearch
+from pochta.servers.imap.search import multisearch
 from pochta.store.store import Store
 from pochta.store.tx import Tx
 from pochta.testing import Server

@@ -1,6 +1,6 @@
 """SORT and THREAD: their grammar, how their texts are compared, and the order that criteria make.
 
-Refuses to know: where the values come from (`servers.imap.sort_columns`), what a thread is (`thread`).
+Refuses to know: where the values come from (`servers.imap.sort.columns`), what a thread is (`thread`).
 
 Source: RFC 5256, RFC 5957 (DISPLAYFROM, DISPLAYTO), RFC 5267 §3 (RETURN), RFC 6203 §6 (RELEVANCY),
 draft-ietf-morg-inthread-01 (REFS).

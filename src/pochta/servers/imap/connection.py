@@ -35,12 +35,13 @@ from pochta.proto.imap.events import (
 )
 from pochta.proto.imap.server import ImapServer
 from pochta.servers.channel import channel_of
-from pochta.servers.imap import append, capabilities, compress, signin, uidonly
+from pochta.servers.imap import capabilities, compress, signin, uidonly
+from pochta.servers.imap.append import append
 from pochta.servers.imap.coded import CodedRefusal
 from pochta.servers.imap.modes import Modes
-from pochta.servers.imap.notify import NotifyState
+from pochta.servers.imap.notify.notify import NotifyState
 from pochta.servers.imap.progress import Progress
-from pochta.servers.imap.search import fill_in_saved
+from pochta.servers.imap.search.search import fill_in_saved
 from pochta.servers.imap.selected import Selected
 from pochta.servers.imap.table import HANDLERS, State
 from pochta.servers.imap.views import Views

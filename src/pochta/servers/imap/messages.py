@@ -15,7 +15,8 @@ from pochta.proto.imap import commands as c
 from pochta.proto.imap import encode
 from pochta.proto.imap.seqset import SeqSet, encode_ranges
 from pochta.proto.imap.view import Slice, Snapshot
-from pochta.servers.imap import condstore, message_limit, quota, telling
+from pochta.servers.imap import condstore, message_limit, telling
+from pochta.servers.imap.mailboxes import quota
 from pochta.servers.imap.selected import (
     COMPARED_INLINE_MAX,
     RANGES_A_STEP,

@@ -26,8 +26,8 @@ from pochta.store.rights import Right
 from pochta.store.store import Store
 
 if TYPE_CHECKING:
-    from pochta.servers.imap.contexts import Contexts
-    from pochta.servers.imap.notify_reach import Reach
+    from pochta.servers.imap.notify.reach import Reach
+    from pochta.servers.imap.search.contexts import Contexts
 
 COMPARED_INLINE_MAX: Final = 20_000  # messages, 0.2 us each
 NAMES_MAX_BYTES: Final = 64 * 1024  # of names of sets of flags a session keeps; a mailbox in use has some dozens

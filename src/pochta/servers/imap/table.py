@@ -11,25 +11,12 @@ from pochta.proto.imap.multisearch import CancelUpdate, MultiSearch
 from pochta.proto.imap.notify import Notify
 from pochta.proto.imap.quota import GetQuota, GetQuotaRoot, SetQuota
 from pochta.proto.imap.sort import Sort, Thread
-from pochta.servers.imap import (
-    acl,
-    compress,
-    contexts,
-    fetch,
-    listing,
-    mailboxes,
-    messages,
-    metadata,
-    multisearch,
-    notify,
-    quota,
-    search,
-    signin,
-    sort,
-    state,
-    status,
-    thread,
-)
+from pochta.servers.imap import compress, messages, signin, state
+from pochta.servers.imap.fetch import fetch
+from pochta.servers.imap.mailboxes import acl, listing, mailboxes, metadata, quota, status
+from pochta.servers.imap.notify import notify
+from pochta.servers.imap.search import contexts, multisearch, search
+from pochta.servers.imap.sort import sort, thread
 
 if TYPE_CHECKING:
     from pochta.servers.imap.connection import ImapConnection

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from pochta.errors import Refusal, RefusalCode
 from pochta.proto.imap.view import Snapshot
-from pochta.servers.imap.sort_columns import MailboxColumns
+from pochta.servers.imap.sort.columns import MailboxColumns
 from pochta.servers.pace import Pace
 from pochta.store import changes, flags, placements
 from pochta.store.changes import UidRange
@@ -26,7 +26,7 @@ CHANGES_MAX_CHARS: Final = 64 * 1024  # of their uids as text: 10 000 ranges, de
 RANGES_A_STEP: Final = 200  # read at once: 1-2 ms
 INLINE_MAX_UIDS: Final = 400  # read on the spot; more goes in slices
 RESTORED_INLINE_MAX: Final = 2000  # removed messages put back into a snapshot, 2 us each
-# two arrays, up to two renderings (telling.RENDERINGS_PER_CHUNK), what searches read (search_facts.Columns) and found
+# two arrays, up to two renderings (telling.RENDERINGS_PER_CHUNK), what searches read (search.facts.Columns) and found
 MESSAGE_BYTES: Final = 12 + 2 * 44 + 36 + 4 * 2
 VIEWS_MAX: Final = 20_000  # two for each of the default number of connections; about 0.5 KiB each without snapshot
 

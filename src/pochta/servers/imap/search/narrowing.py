@@ -20,10 +20,10 @@ from pochta.index.searcher import Found
 from pochta.index.texts import FIELDS, SEPARATOR
 from pochta.mime.fold import fold_field
 from pochta.proto.imap import commands as c
-from pochta.servers.imap.search_facts import Facts, Mailbox
-from pochta.servers.imap.search_steps import Cost, Step
-from pochta.servers.imap.search_text import needle
-from pochta.servers.imap.sort_columns import run
+from pochta.servers.imap.search.facts import Facts, Mailbox
+from pochta.servers.imap.search.steps import Cost, Step
+from pochta.servers.imap.search.text import needle
+from pochta.servers.imap.sort.columns import run
 from pochta.servers.pace import Pace
 from pochta.store.tx import Row, Tx
 

@@ -17,11 +17,12 @@ from pochta.proto.imap import encode
 from pochta.proto.imap.multisearch import MultiSearch, Source, SourceKind
 from pochta.proto.imap.search import walk
 from pochta.proto.imap.search_return import RETURN_ALL, ReturnOption, SearchReturn
-from pochta.servers.imap import condstore, contexts, search, search_answer
-from pochta.servers.imap.search import Found
-from pochta.servers.imap.search_answer import Correlator, Results
-from pochta.servers.imap.search_facts import Mailbox
-from pochta.servers.imap.search_plan import Terms
+from pochta.servers.imap import condstore
+from pochta.servers.imap.search import answer, contexts, search
+from pochta.servers.imap.search.answer import Correlator, Results
+from pochta.servers.imap.search.facts import Mailbox
+from pochta.servers.imap.search.plan import Terms
+from pochta.servers.imap.search.search import Found
 from pochta.servers.imap.selected import Selected
 from pochta.store import access, mailboxes
 from pochta.store.access import Opened
@@ -132,7 +133,7 @@ async def _answer(
     uids = await found.numbers(is_uid=True)
     shown = encode.mailbox_name(name, utf8_accept=connection.modes.utf8)
     results = Results(uids, is_uid=True, mod_seqs=found.mod_seqs, scores=found.scores)
-    await connection.send_large(await search_answer.esearch(Correlator(tag, shown, uid_validity), returns, results))
+    await connection.send_large(await answer.esearch(Correlator(tag, shown, uid_validity), returns, results))
 
 
 async def _keep_up(connection: "ImapConnection", selected: Selected, tag: bytes, command: MultiSearch) -> None:

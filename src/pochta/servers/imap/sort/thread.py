@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Final
 from pochta.proto.imap import commands as c
 from pochta.proto.imap import encode, thread
 from pochta.proto.imap.sort import Algorithm, Criterion, SortKey, Thread
-from pochta.servers.imap import search
-from pochta.servers.imap.search_facts import Mailbox
-from pochta.servers.imap.sort_columns import Columns, run
+from pochta.servers.imap.search import search
+from pochta.servers.imap.search.facts import Mailbox
+from pochta.servers.imap.sort.columns import Columns, run
 
 if TYPE_CHECKING:
     from pochta.servers.imap.connection import ImapConnection

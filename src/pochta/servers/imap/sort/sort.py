@@ -1,4 +1,4 @@
-"""SORT and UID SORT: what is found (`search`), in the order that the mailbox's columns give (`sort_columns`).
+"""SORT and UID SORT: what is found (`search`), in the order that the mailbox's columns give (`columns`).
 
 Source: RFC 5256 §3, RFC 5267 §3 (ESORT, PARTIAL), RFC 5957, RFC 6203 §6, RFC 7162 §3.1.9 and §3.1.10, RFC 9394 §3.
 """
@@ -12,13 +12,14 @@ from pochta.proto.imap import commands as c
 from pochta.proto.imap import encode
 from pochta.proto.imap.search_return import RETURN_ALL, ReturnOption, SearchReturn
 from pochta.proto.imap.sort import Criterion, Sort, SortKey, sort_places
-from pochta.servers.imap import contexts, search, search_answer
-from pochta.servers.imap.search import Found
-from pochta.servers.imap.search_answer import Results
-from pochta.servers.imap.search_facts import Mailbox
+from pochta.servers.imap.search import answer as search_answer
+from pochta.servers.imap.search import contexts, search
+from pochta.servers.imap.search.answer import Results
+from pochta.servers.imap.search.facts import Mailbox
+from pochta.servers.imap.search.search import Found
 from pochta.servers.imap.selected import Selected
-from pochta.servers.imap.sort_columns import Columns, run
-from pochta.servers.imap.sort_context import SortContext
+from pochta.servers.imap.sort.columns import Columns, run
+from pochta.servers.imap.sort.context import SortContext
 from pochta.store.changes import ranges_of
 
 if TYPE_CHECKING:

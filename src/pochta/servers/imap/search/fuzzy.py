@@ -16,8 +16,8 @@ from pochta.mime.core import FieldSelection, select_fields
 from pochta.mime.fold import fold_field, loosened
 from pochta.mime.header import split_fields
 from pochta.mime.searched import FIELD_BYTES, field_text
-from pochta.servers.imap.search_facts import Facts
-from pochta.servers.imap.search_steps import Cost, Step
+from pochta.servers.imap.search.facts import Facts
+from pochta.servers.imap.search.steps import Cost, Step
 
 WORDS_MAX: Final = 16  # of one key; more words narrow nothing down
 WORDS_IN_COMMAND: Final = 128  # each is a text to look for in every message; keys beyond them are taken at their word

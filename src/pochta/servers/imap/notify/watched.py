@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from unicodedata import normalize
 
 from pochta.proto.imap.notify import MESSAGE_EVENTS, SELECTED_FILTERS, EventGroup, MailboxFilter, NotifyEvent
-from pochta.servers.imap.listing import attributes_of, levels_above
+from pochta.servers.imap.mailboxes.listing import attributes_of, levels_above
 from pochta.store.access import NAMESPACES, Opened
 from pochta.store.mailboxes import DELIMITER, INBOX
 from pochta.store.rights import Right

@@ -19,7 +19,7 @@ from pochta.index.searcher import Searcher
 from pochta.mime.parse import Part, Scanner, parse
 from pochta.mime.searched import Read
 from pochta.proto.imap.view import Slice
-from pochta.servers.imap.search_text import Needle, find_in_message
+from pochta.servers.imap.search.text import Needle, find_in_message
 from pochta.servers.pace import Pace
 from pochta.store.blobs import Blobs, StoredBlob
 from pochta.store.store import Store

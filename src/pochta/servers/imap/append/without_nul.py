@@ -14,8 +14,8 @@ from typing import Final
 
 from pochta.errors import RefusalCode
 from pochta.mime.parse import Part
-from pochta.servers.imap import binary, sections
 from pochta.servers.imap.coded import CodedRefusal
+from pochta.servers.imap.fetch import binary, sections
 from pochta.store.blobs import Blobs, NewBlob, StoredBlob
 from pochta.store.store import Store
 

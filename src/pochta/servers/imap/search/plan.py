@@ -2,17 +2,17 @@
 
 Theory of operation. The key tree is planned once: names become bits, texts are folded, and the keys of each AND and OR
 stand in the order of what they cost: the session's arrays, placement rows, message rows, header cores, whole headers,
-whole messages (`search_steps`). Then each slice of the view (up to 512 messages) goes through the plan with the set of
+whole messages (`steps`). Then each slice of the view (up to 512 messages) goes through the plan with the set of
 positions that can still match: AND hands each key only what the ones before it left, OR only what they did not find,
 NOT takes away. So a message is opened only when nothing cheaper has decided. After each step of at most a few
 milliseconds others have their turn (INV-12); the session's view stays as it is meanwhile, and with it all numbers.
 
-All BODY and TEXT keys of a command are looked for in one reading of the message (`search_text`). What only flags,
+All BODY and TEXT keys of a command are looked for in one reading of the message (`text`). What only flags,
 sizes, dates and such decide is kept with the chunk of the view, which never changes: asked again, it costs nothing.
 
 Decisions. A sequence number beyond the mailbox matches nothing and is no error: RFC 3501 §9 asks for BAD where COPY,
 FETCH or STORE name one, and Dovecot answers so. Removed messages that the client was not told of are searched while
-they are kept (`search_facts`). FROM, TO, CC, BCC and SUBJECT look into the text of the field, names of groups and
+they are kept (`facts`). FROM, TO, CC, BCC and SUBJECT look into the text of the field, names of groups and
 comments included. Save dates are days in UTC, as FETCH shows them.
 """
 
@@ -25,10 +25,11 @@ from pochta.mime.fold import fold_field
 from pochta.proto.imap import commands as c
 from pochta.proto.imap.search import walk
 from pochta.proto.imap.view import Slice, Snapshot
-from pochta.servers.imap import object_ids, search_index
-from pochta.servers.imap.search_facts import DAY_S, Facts, Mailbox
-from pochta.servers.imap.search_fuzzy import WORDS_IN_COMMAND, FuzzyHeader, FuzzyText, Scored, words_of
-from pochta.servers.imap.search_steps import (
+from pochta.servers.imap import object_ids
+from pochta.servers.imap.search import narrowing
+from pochta.servers.imap.search.facts import DAY_S, Facts, Mailbox
+from pochta.servers.imap.search.fuzzy import WORDS_IN_COMMAND, FuzzyHeader, FuzzyText, Scored, words_of
+from pochta.servers.imap.search.steps import (
     All,
     And,
     Between,
@@ -46,7 +47,7 @@ from pochta.servers.imap.search_steps import (
     Text,
     Thread,
 )
-from pochta.servers.imap.search_text import Needle, needle
+from pochta.servers.imap.search.text import Needle, needle
 from pochta.servers.imap.selected import split_flags
 from pochta.servers.pace import Pace
 from pochta.store.changes import UidRange
@@ -80,7 +81,7 @@ async def find(
 
     `parts`: slices of the snapshot; None: all of it.
     """
-    known = await search_index.ask(mailbox, key, snapshot.count) if parts is None else {}
+    known = await narrowing.ask(mailbox, key, snapshot.count) if parts is None else {}
     planner = Planner(mailbox.account_id, snapshot, terms, known)
     step = planner.plan(key)
     needles = list(planner.needles)
@@ -117,7 +118,7 @@ class Planner:
         account_id: int,
         snapshot: Snapshot,
         terms: Terms,
-        known: Mapping[c.SearchKey, search_index.Known] | None = None,
+        known: Mapping[c.SearchKey, narrowing.Known] | None = None,
     ) -> None:
         self._known = known or {}  # what the text index has answered
         self._account_id = account_id
@@ -134,13 +135,13 @@ class Planner:
             return Or(map(self.plan, _distinct(key.keys)))
         if isinstance(key, c.SearchNot):
             step = Not(self.plan(key.key))
-            return And((search_index.Present(), step)) if self._known else step
+            return And((narrowing.Present(), step)) if self._known else step
         if isinstance(key, c.SearchFuzzy):
             return self._plan_fuzzy(key.key)
         if isinstance(key, c.SearchHeader):
-            return search_index.indexed(self._known, key, _plan_header(key))
+            return narrowing.indexed(self._known, key, _plan_header(key))
         if isinstance(key, c.SearchText):
-            return search_index.indexed(self._known, key, self._plan_text(key))
+            return narrowing.indexed(self._known, key, self._plan_text(key))
         if isinstance(key, c.SearchFlag | c.SearchSet | c.SearchRecent | c.SearchAll):
             return self._plan_cheap(key)
         return self._plan_rows(key)

@@ -30,8 +30,9 @@ from pochta.proto.imap.events import (
     AppendUrl,
 )
 from pochta.proto.imap.seqset import encode_ranges
-from pochta.servers.imap import condstore, replace, targets, without_nul
-from pochta.servers.imap.catenate import Urls
+from pochta.servers.imap import condstore, targets
+from pochta.servers.imap.append import replace, without_nul
+from pochta.servers.imap.append.catenate import Urls
 from pochta.servers.imap.message_limit import TooManyMessages
 from pochta.servers.imap.selected import split_flags
 from pochta.servers.pace import Pace

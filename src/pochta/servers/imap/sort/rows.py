@@ -14,7 +14,7 @@ from pochta.mime.display import display_from, display_to
 from pochta.mime.header import first_values, split_fields
 from pochta.mime.subject import is_reply
 from pochta.proto.imap.sort import Criterion, casemap
-from pochta.servers.imap.search_facts import Mailbox
+from pochta.servers.imap.search.facts import Mailbox
 from pochta.servers.pace import Pace
 from pochta.store.changes import UidRange, ranges_of
 from pochta.store.tx import Row, Tx

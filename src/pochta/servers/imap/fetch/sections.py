@@ -13,8 +13,9 @@ from pochta.mime import describe
 from pochta.mime.parse import Part, Scanner, parse
 from pochta.mime.section import filter_fields, find_section
 from pochta.proto.imap.commands import BinarySection, BodySection, FetchItem, SectionKind
-from pochta.servers.imap import binary, telling
-from pochta.servers.imap.search_facts import PARSE_BYTES
+from pochta.servers.imap import telling
+from pochta.servers.imap.fetch import binary
+from pochta.servers.imap.search.facts import PARSE_BYTES
 from pochta.servers.pace import Pace
 from pochta.store import blobs
 from pochta.store.blobs import StoredBlob

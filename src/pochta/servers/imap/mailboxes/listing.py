@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from pochta.proto.imap import commands as c
 from pochta.proto.imap import encode
 from pochta.proto.imap.metadata import metadata_response
-from pochta.servers.imap import metadata, quota, status
+from pochta.servers.imap.mailboxes import metadata, quota, status
 from pochta.servers.imap.uses import SPECIAL_USE
 from pochta.servers.pace import Pace
 from pochta.store import access, mailboxes, rights

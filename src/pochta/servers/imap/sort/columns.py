@@ -19,8 +19,8 @@ from typing import Any, Final, TypeVar, TypeVarTuple
 
 from pochta.proto.imap.sort import Criterion, SortKey, sort_places
 from pochta.proto.imap.view import Snapshot
-from pochta.servers.imap.search_facts import Mailbox
-from pochta.servers.imap.sort_rows import (
+from pochta.servers.imap.search.facts import Mailbox
+from pochta.servers.imap.sort.rows import (
     ANCESTRY,
     NUMBERS,
     SOURCES,

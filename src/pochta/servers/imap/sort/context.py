@@ -17,9 +17,9 @@ from pochta.proto.imap import commands as c
 from pochta.proto.imap.seqset import encode_ordered
 from pochta.proto.imap.sort import SortKey
 from pochta.proto.imap.view import Snapshot
-from pochta.servers.imap import search
-from pochta.servers.imap.search_plan import find
-from pochta.servers.imap.sort_columns import Columns, run
+from pochta.servers.imap.search import search
+from pochta.servers.imap.search.plan import find
+from pochta.servers.imap.sort.columns import Columns, run
 from pochta.store.changes import UidRange
 
 if TYPE_CHECKING:

@@ -18,7 +18,8 @@ from pochta.proto.imap.commands import BinarySection, BodySection, FetchAttribut
 from pochta.proto.imap.dates import encode_internal_date
 from pochta.proto.imap.search_return import PartialRange
 from pochta.proto.imap.view import Slice
-from pochta.servers.imap import condstore, message_limit, object_ids, qresync, sections, telling
+from pochta.servers.imap import condstore, message_limit, object_ids, qresync, telling
+from pochta.servers.imap.fetch import sections
 from pochta.servers.imap.messages import select_slices, set_flags
 from pochta.servers.imap.modes import Modes
 from pochta.servers.imap.selected import Selected, steps_of, uid_ranges

@@ -20,11 +20,13 @@ from pochta.proto.imap import commands as c
 from pochta.proto.imap import encode
 from pochta.proto.imap.metadata import metadata_names
 from pochta.proto.imap.notify import MESSAGE_EVENTS, SELECTED_FILTERS, MailboxFilter, Notify, NotifyEvent
-from pochta.servers.imap import condstore, fetch, status
+from pochta.servers.imap import condstore
 from pochta.servers.imap.coded import CodedRefusal
-from pochta.servers.imap.notify_reach import Reach
+from pochta.servers.imap.fetch import fetch
+from pochta.servers.imap.mailboxes import status
+from pochta.servers.imap.notify.reach import Reach
+from pochta.servers.imap.notify.watched import UNKNOWN, WATCHED_MAX, Difference, Filters, Key, Picture, Watched
 from pochta.servers.imap.selected import Selected, without_ranges
-from pochta.servers.imap.watched import UNKNOWN, WATCHED_MAX, Difference, Filters, Key, Picture, Watched
 from pochta.servers.pace import Pace
 from pochta.store import access, annotations, changes, mailboxes, rights
 from pochta.store.access import Opened

@@ -1,4 +1,4 @@
-"""SEARCH and UID SEARCH: what is asked becomes a plan (`search_plan`), what is found an answer (`search_answer`).
+"""SEARCH and UID SEARCH: what is asked becomes a plan (`plan`), what is found an answer (`answer`).
 
 Other commands that search (SORT, THREAD, ESEARCH) take `run_search`. The result that SAVE keeps is a list of uid ranges
 of the session's view: a removed message drops out of it by itself, and a new one never gets in.
@@ -19,13 +19,15 @@ from pochta.proto.imap.search import CHARSETS, is_fuzzy, walk
 from pochta.proto.imap.search_return import RETURN_ALL, ReturnOption, SearchReturn
 from pochta.proto.imap.seqset import MAX_RANGES, SeqSet
 from pochta.proto.imap.view import Slice, Snapshot
-from pochta.servers.imap import condstore, contexts, search_answer
+from pochta.servers.imap import condstore
 from pochta.servers.imap.progress import Progress
-from pochta.servers.imap.search_answer import Correlator, Results
-from pochta.servers.imap.search_facts import Mailbox
-from pochta.servers.imap.search_plan import Terms, find, keyword_names
+from pochta.servers.imap.search import answer as search_answer
+from pochta.servers.imap.search import contexts
+from pochta.servers.imap.search.answer import Correlator, Results
+from pochta.servers.imap.search.facts import Mailbox
+from pochta.servers.imap.search.plan import Terms, find, keyword_names
 from pochta.servers.imap.selected import Selected
-from pochta.servers.imap.sort_columns import run
+from pochta.servers.imap.sort.columns import run
 from pochta.servers.imap.views import ANY_KEYWORD
 from pochta.servers.pace import Pace
 from pochta.store.changes import UidRange

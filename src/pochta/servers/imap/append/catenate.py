@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Final
 from pochta.errors import Corrupt, Refusal, RefusalCode, RemoteProtocolError
 from pochta.mime.parse import Part
 from pochta.proto.imap.url import MessageUrl, parse_message_url
-from pochta.servers.imap import sections, targets
+from pochta.servers.imap import targets
 from pochta.servers.imap.coded import CodedRefusal
-from pochta.servers.imap.sections import Content, Wanted
+from pochta.servers.imap.fetch import sections
+from pochta.servers.imap.fetch.sections import Content, Wanted
 from pochta.store import blobs
 from pochta.store.blobs import StoredBlob
 from pochta.store.tx import Tx

@@ -6,7 +6,8 @@ from pochta import clock
 from pochta.errors import Refusal, RefusalCode
 from pochta.proto.imap import commands as c
 from pochta.proto.imap import encode
-from pochta.servers.imap import condstore, listing, object_ids, qresync, telling
+from pochta.servers.imap import condstore, object_ids, qresync, telling
+from pochta.servers.imap.mailboxes import listing
 from pochta.servers.imap.selected import Selected, steps_of
 from pochta.servers.imap.uses import SPECIAL_USE
 from pochta.servers.imap.views import ANY_KEYWORD

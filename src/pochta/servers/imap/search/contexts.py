@@ -21,10 +21,10 @@ from pochta.proto.imap.multisearch import CancelUpdate
 from pochta.proto.imap.search import walk
 from pochta.proto.imap.seqset import SeqSet, encode_ranges
 from pochta.proto.imap.view import Difference, Snapshot
-from pochta.servers.imap import search
-from pochta.servers.imap.search_plan import find
+from pochta.servers.imap.search import search
+from pochta.servers.imap.search.plan import find
 from pochta.servers.imap.selected import COMPARED_INLINE_MAX, Selected
-from pochta.servers.imap.sort_columns import run
+from pochta.servers.imap.sort.columns import run
 from pochta.store import changes
 from pochta.store.changes import UidRange
 

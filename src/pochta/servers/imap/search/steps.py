@@ -1,7 +1,7 @@
 """The steps of a planned search: each takes the messages of a slice that can still match and gives those that do.
 
 A step reads as little as it can and no message twice; what it costs decides in which order a plan takes it. Positions
-count from the beginning of the slice. A `lost` message (`search_facts`) matches nothing; whoever asks takes it away.
+count from the beginning of the slice. A `lost` message (`facts`) matches nothing; whoever asks takes it away.
 """
 
 from bisect import bisect_left
@@ -14,7 +14,7 @@ from typing import Final, Protocol
 from pochta.mime.core import FieldSelection, select_fields
 from pochta.mime.header import split_fields
 from pochta.mime.searched import FIELD_BYTES, field_text, value_texts
-from pochta.servers.imap.search_facts import Column, Facts
+from pochta.servers.imap.search.facts import Column, Facts
 from pochta.servers.pace import Pace
 
 

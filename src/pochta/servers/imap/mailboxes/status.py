@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Final
 from pochta.errors import RemoteProtocolError
 from pochta.proto.imap import commands as c
 from pochta.proto.imap import encode
-from pochta.servers.imap import condstore, object_ids, quota
+from pochta.servers.imap import condstore, object_ids
+from pochta.servers.imap.mailboxes import quota
 from pochta.store import access, reader_flags
 from pochta.store.access import Opened
 from pochta.store.mailboxes import Mailbox
