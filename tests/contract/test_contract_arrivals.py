@@ -6,7 +6,7 @@ from outbox_rig import outgoing, to
 from store_harness import NOW, Backend, counted, new_message
 
 from pochta.errors import Refusal, RefusalCode
-from pochta.store import arrivals, outbox, trails
+from pochta.store import arrivals, outbox, owed, trails
 from pochta.store.arrivals import LocalRecipient
 from pochta.store.outbox import NewRecipient, Owed, State
 
@@ -66,7 +66,7 @@ def test_a_report_and_what_it_tells_of_change_together(backend: Backend) -> None
     full = backend.new_account("full", 10)
     gone = NewRecipient("x.test", "b@x.test", owed=Owed.FAILED)
     id = rig.accept(backend, outgoing(gone)).outgoing_ids[0]
-    told = backend.read(0, outbox.report_of, id)
+    told = backend.read(0, owed.report_of, id)
     came = rig.arrival(locals_=(LocalRecipient("full@example.org", (full,)),))
     with pytest.raises(Refusal):
         backend.write(0, arrivals.accept_report, fence, told, came, new_message(), NOW)

@@ -8,7 +8,7 @@ import pytest
 from outbox_rig import accept, claim, destination, outgoing, reached, settled, to
 from store_harness import NOW, Backend, counted, new_message
 
-from pochta.store import arrivals, outbox, queue_view, sending, trails
+from pochta.store import arrivals, outbox, owed, queue_view, sending, trails
 from pochta.store.leases import LeaseLost
 from pochta.store.outbox import NEVER, NewRecipient, Owed, State
 from pochta.store.shares import Share
@@ -56,7 +56,7 @@ def test_who_has_lost_the_lease_changes_nothing(backend: Backend) -> None:
     accept(backend, outgoing(*to("b@x.test")))
     one = claim(backend, old, "x.test").recipients[0]
     new = rig.lease(backend)
-    told = backend.read(0, outbox.report_of, one.outgoing_id)
+    told = backend.read(0, owed.report_of, one.outgoing_id)
     assert told is None
     for work in (
         (outbox.claim, old, "x.test", -1, NOW, *rig.LIMITS),
@@ -164,13 +164,13 @@ def test_reports_wait_a_while_for_attempts_under_way(backend: Backend) -> None:
     one = claim(backend, fence, "x.test").recipients[0]
     claim(backend, fence, "y.test")
     backend.write(0, outbox.settle, fence, "x.test", (settled(one, State.ENDED, Owed.FAILED),), None)
-    assert backend.read(0, outbox.reports_due, NOW, 0, 10) == []
-    assert backend.read(0, outbox.reports_due, NOW + outbox.REPORT_AFTER_S, 0, 10) == [id]
-    assert backend.read(0, outbox.reports_due, NOW + outbox.REPORT_AFTER_S, id, 10) == []
-    told = backend.read(0, outbox.report_of, id)
+    assert backend.read(0, owed.reports_due, NOW, 0, 10) == []
+    assert backend.read(0, owed.reports_due, NOW + owed.REPORT_AFTER_S, 0, 10) == [id]
+    assert backend.read(0, owed.reports_due, NOW + owed.REPORT_AFTER_S, id, 10) == []
+    told = backend.read(0, owed.report_of, id)
     assert told is not None
     assert [one.address for one in told.recipients] == ["b@x.test"]
-    backend.write(0, outbox.report_done, fence, told)
+    backend.write(0, owed.report_done, fence, told)
     assert backend.query("SELECT n FROM outgoing_recipient ORDER BY n") == [(1,), (2,)]
 
 
@@ -183,14 +183,14 @@ def test_a_delay_is_told_once_and_a_failure_after_it_too(backend: Backend) -> No
         backend.write(0, outbox.settle, fence, "x.test", (settled(one, state, owed),), None)
 
     fail(State.WAITING, Owed.DELAYED)
-    told = backend.read(0, outbox.report_of, id)
+    told = backend.read(0, owed.report_of, id)
     assert told is not None
     fail(State.ENDED, Owed.FAILED)  # while the delay is being told
-    backend.write(0, outbox.report_done, fence, told)
+    backend.write(0, owed.report_done, fence, told)
     assert backend.query("SELECT state, report FROM outgoing_recipient") == [(State.ENDED, Owed.FAILED)]
-    again = backend.read(0, outbox.report_of, id)
+    again = backend.read(0, owed.report_of, id)
     assert again is not None
-    backend.write(0, outbox.report_done, fence, again)
+    backend.write(0, owed.report_done, fence, again)
     assert backend.query("SELECT count(*) FROM outgoing") == [(0,)]
 
 
@@ -199,22 +199,22 @@ def test_a_delay_that_was_told_during_an_attempt_is_not_owed_again(backend: Back
     id = accept(backend, outgoing(*to("b@x.test"))).outgoing_ids[0]
     one = claim(backend, fence, "x.test").recipients[0]
     backend.write(0, outbox.settle, fence, "x.test", (settled(one, State.WAITING, Owed.DELAYED),), None)
-    told = backend.read(0, outbox.report_of, id)
+    told = backend.read(0, owed.report_of, id)
     one = claim(backend, fence, "x.test").recipients[0]
-    backend.write(0, outbox.report_done, fence, told)
+    backend.write(0, owed.report_done, fence, told)
     backend.write(0, outbox.settle, fence, "x.test", (settled(one, State.WAITING, Owed.DELAYED),), None)
     assert backend.query("SELECT report, delay_told FROM outgoing_recipient") == [(Owed.NOTHING, 1)]
 
 
 def test_more_recipients_than_one_report_holds_are_told_in_another(backend: Backend) -> None:
     fence = rig.lease(backend)
-    ended = [NewRecipient("x.test", f"b{n}@x.test", owed=Owed.FAILED) for n in range(outbox.REPORTED_MAX + 1)]
+    ended = [NewRecipient("x.test", f"b{n}@x.test", owed=Owed.FAILED) for n in range(owed.REPORTED_MAX + 1)]
     id = accept(backend, outgoing(*ended)).outgoing_ids[0]
-    told = backend.read(0, outbox.report_of, id)
+    told = backend.read(0, owed.report_of, id)
     assert told is not None
-    assert len(told.recipients) == outbox.REPORTED_MAX
-    backend.write(0, outbox.report_done, fence, told)
-    assert backend.read(0, outbox.reports_due, NOW, 0, 10) == [id]
+    assert len(told.recipients) == owed.REPORTED_MAX
+    backend.write(0, owed.report_done, fence, told)
+    assert backend.read(0, owed.reports_due, NOW, 0, 10) == [id]
 
 
 def test_destinations_that_nobody_waits_for_are_forgotten(backend: Backend) -> None:
@@ -329,8 +329,8 @@ class Model:
         assert self.backend.query("SELECT 1 FROM outgoing_recipient WHERE state = 1") == []
 
     def report(self) -> None:
-        for id in self.backend.read(0, outbox.reports_due, self.now, 0, 5):
-            told = self.backend.read(0, outbox.report_of, id)
+        for id in self.backend.read(0, owed.reports_due, self.now, 0, 5):
+            told = self.backend.read(0, owed.report_of, id)
             assert told is not None
             new = outgoing(NewRecipient("x.test", f"report-{self.serial}@z.test"))
             self.serial += 1
@@ -378,17 +378,17 @@ class Model:
         self.backend.write(0, queue_view.release, None, None, (0, -1), self.now)
         for _ in range(100):
             due_at = self.backend.read(0, outbox.next_due_at)
-            self.now = max(self.now, due_at or 0) + outbox.REPORT_AFTER_S
+            self.now = max(self.now, due_at or 0) + owed.REPORT_AFTER_S
             for name in self.backend.read(0, outbox.due_destinations, self.now, 10):
                 got = claim(self.backend, self.fence, name, self.now).recipients
                 made = tuple(settled(one, None)._replace(trail_id=self.trails[one.address]) for one in got)
                 self.backend.write(0, outbox.settle, self.fence, name, made, None)
                 for one in got:
                     del self.alive[one.outgoing_id, one.n]
-            for id in self.backend.read(0, outbox.reports_due, self.now, 0, 100):
-                told = self.backend.read(0, outbox.report_of, id)
+            for id in self.backend.read(0, owed.reports_due, self.now, 0, 100):
+                told = self.backend.read(0, owed.report_of, id)
                 assert told is not None
-                self.backend.write(0, outbox.report_done, self.fence, told)
+                self.backend.write(0, owed.report_done, self.fence, told)
                 for one in told.recipients:
                     if one.state is State.ENDED:
                         del self.alive[one.outgoing_id, one.n]

@@ -6,7 +6,7 @@ from outbox_rig import accept, claim, destination, outgoing, reached, settled, t
 from store_harness import NOW, Backend
 
 from pochta.errors import Refusal
-from pochta.store import outbox, queue_view, trails
+from pochta.store import outbox, owed, queue_view, trails
 from pochta.store.outbox import NewRecipient, Owed, State
 from pochta.store.queue_view import Change, Summary
 
@@ -34,7 +34,7 @@ def test_summaries_tell_of_each_destination(backend: Backend) -> None:
     claim(backend, fence, "x.test", NOW + 60)
     assert backend.read(0, queue_view.summaries)[0][1:4] == (0, 2, 1)
     assert backend.read(0, queue_view.count) == (1, 3)
-    assert backend.read(0, outbox.reports_due, NOW + 60, 0, 10) == [3]
+    assert backend.read(0, owed.reports_due, NOW + 60, 0, 10) == [3]
 
 
 def test_listing_and_one_message(backend: Backend) -> None:

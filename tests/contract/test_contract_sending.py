@@ -8,7 +8,7 @@ from store_harness import NOW, Backend, counted
 from pochta.accounts import sending as limits_of
 from pochta.accounts.sending import Alarm, Charge, SendingLimits
 from pochta.errors import Refusal, RefusalCode
-from pochta.store import directory, sending, sweep
+from pochta.store import directory, removal, sending
 from pochta.store.sending import Hour, Standing
 from pochta.store.tx import Tx
 
@@ -114,7 +114,7 @@ def test_hours_are_forgotten(backend: Backend) -> None:
     assert backend.write(one, sending.expire, one, HOUR + 49 - sending.KEPT_HOURS) == 1
     found = backend.query("SELECT account_id, hour FROM sending ORDER BY account_id, hour")
     assert found == [(one, HOUR + 1), (one, HOUR + 48), (one, HOUR + 49), (other, HOUR)]
-    assert [(row[0], bool(row[3])) for row in backend.read(0, sweep.accounts_due, 0, 0, HOUR + 1)] == [
+    assert [(row[0], bool(row[3])) for row in backend.read(0, removal.accounts_due, 0, 0, HOUR + 1)] == [
         (one, False),
         (other, True),
     ]

@@ -9,9 +9,10 @@ from pochta.delivery.submit import Origin
 from pochta.net import connection
 from pochta.queue import reports as module
 from pochta.queue.reports import AGAIN_S, GIVE_UP_S, Reporter
-from pochta.store import outbox
+from pochta.store import owed
 from pochta.store.leases import Fence
-from pochta.store.outbox import NewRecipient, Owed, Reports
+from pochta.store.outbox import NewRecipient, Owed
+from pochta.store.owed import Reports
 
 NO = "550 5.1.1 no such user"
 
@@ -151,7 +152,7 @@ def test_a_message_whose_bytes_are_gone_is_reported_without_them(tmp_path: Path)
 
 def test_many_recipients_are_told_in_few_reports(tmp_path: Path) -> None:
     async def test(parts: Parts) -> None:
-        await parts.accept(*[failed(f"b{n}@x.test") for n in range(outbox.REPORTED_MAX + 5)])
+        await parts.accept(*[failed(f"b{n}@x.test") for n in range(owed.REPORTED_MAX + 5)])
         await parts.report()
         await parts.report()
         rows = await parts.query("SELECT count(*) FROM message")

@@ -23,7 +23,7 @@ from store_rig import (
 )
 
 from pochta.errors import Corrupt, Refusal
-from pochta.store import blobs, directory, leases, mailboxes, messages, placements, schema, sweep
+from pochta.store import blobs, directory, leases, mailboxes, messages, placements, removal, schema, sweep
 from pochta.store.leases import Fence, LeaseLost
 from pochta.store.store import Store
 from pochta.store.sweep import Sweeper
@@ -168,7 +168,7 @@ def test_a_blob_row_is_durable_gone_before_its_file(tmp_path: Path, monkeypatch:
             def noting_write(  # type: ignore[no-untyped-def]
                 shard, fn, *args, durable=True
             ):
-                if fn is sweep.run_step and args[1] is sweep.Work.DELETE_BLOBS:
+                if fn is removal.run_step and args[1] is removal.Work.DELETE_BLOBS:
                     future = write(shard, fn, *args, durable=durable)
                     future.add_done_callback(lambda _: order.append(("row", durable)))
                     return future
@@ -287,7 +287,7 @@ def test_a_removed_account_goes_whole_after_the_retention_and_no_other_does(tmp_
             assert (await query(store, "SELECT count(*) FROM message WHERE account_id = ?", gone)) == [(93,)]
             figures = await sweeper.run_once(LATER)
             assert figures.accounts == 1
-            for table, _ in sweep.ACCOUNT_TABLES:
+            for table, _ in removal.ACCOUNT_TABLES:
                 sql = f"SELECT count(*) FROM {table} WHERE account_id = ?"
                 assert await query(store, sql, gone) == [(0,)], table
             for table in ("reader_seen", "mailbox_right", "annotation"):
@@ -321,10 +321,10 @@ def test_every_table_of_accounts_and_every_column_of_blobs_is_known(tmp_path: Pa
                 columns = {row[1] for row in await query(store, f"PRAGMA table_info({table})")}
                 # what an account has sent goes on without it
                 others = {"task", "outgoing", "outgoing_recipient"}
-                is_known = table in {name for name, _ in sweep.ACCOUNT_TABLES} | others
+                is_known = table in {name for name, _ in removal.ACCOUNT_TABLES} | others
                 assert ("account_id" in columns) == is_known, table
                 if table != "blob_inline":
-                    assert {(table, name) for name in columns if "blob_id" in name} <= set(sweep.BLOB_USERS), table
+                    assert {(table, name) for name in columns if "blob_id" in name} <= set(removal.BLOB_USERS), table
 
     asyncio.run(body())
 
@@ -386,11 +386,11 @@ def test_free_pages_are_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         async with opened(tmp_path) as store:
             account_id = await new_account(store)
             await store.write(account_id, messages.append, account_id, "INBOX", [item(60_000) for _ in range(60)], NOW)
-            before = await store.read(0, sweep.free_pages)
+            before = await store.read(0, removal.free_pages)
             inbox_id = await store.read(account_id, mailboxes.find_inbox, account_id)
             await _expunge(store, account_id, inbox_id)
             figures = await Sweeper(store).run_once(LATER)
-            free, total = await store.read(0, sweep.free_pages)
+            free, total = await store.read(0, removal.free_pages)
             assert figures.blobs == 60
             assert figures.pages > 300
             assert total < before[1] / 3
@@ -404,7 +404,7 @@ def test_a_sweep_that_is_cut_off_is_finished_by_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
     monkeypatch.setattr(sweep, "STEP_ROWS_MAX", 16)
-    original = dict(sweep._STEPS)
+    original = dict(removal._STEPS)
 
     async def body() -> None:
         async with opened(tmp_path) as store:
@@ -418,12 +418,12 @@ def test_a_sweep_that_is_cut_off_is_finished_by_the_next(
             await Sweeper(store).run_once(NOW)
             calls = [0]
             for work, fn in original.items():
-                monkeypatch.setitem(sweep._STEPS, work, _counted(fn, calls, after))
+                monkeypatch.setitem(removal._STEPS, work, _counted(fn, calls, after))
             with pytest.raises(Corrupt):
                 await Sweeper(store).run_once(LATER)
             assert await errors(store) == []
             for work, fn in original.items():
-                monkeypatch.setitem(sweep._STEPS, work, fn)
+                monkeypatch.setitem(removal._STEPS, work, fn)
             await Sweeper(store).run_once(LATER + 2 * HOUR)
             assert await count(store, "account") == 1
             assert await count(store, "message") == await count(store, "blob") == await count(store, "task") == 0
@@ -434,9 +434,9 @@ def test_a_sweep_that_is_cut_off_is_finished_by_the_next(
 
 
 def _counted(
-    fn: Callable[[Tx, int, tuple[int, ...]], sweep.Step], calls: list[int], after: int
-) -> Callable[[Tx, int, tuple[int, ...]], sweep.Step]:
-    def counted(tx: Tx, limit: int, args: tuple[int, ...]) -> sweep.Step:
+    fn: Callable[[Tx, int, tuple[int, ...]], removal.Step], calls: list[int], after: int
+) -> Callable[[Tx, int, tuple[int, ...]], removal.Step]:
+    def counted(tx: Tx, limit: int, args: tuple[int, ...]) -> removal.Step:
         calls[0] += 1
         if calls[0] > after:
             raise Corrupt("step", calls[0])

@@ -21,11 +21,12 @@ from pochta.proto.smtp.events import Notify
 from pochta.queue import dsn, schedule, settling
 from pochta.queue.dsn import Action, Report, ReportedRecipient
 from pochta.queue.schedule import Schedule
-from pochta.store import arrivals, blobs, outbox
+from pochta.store import arrivals, blobs, owed
 from pochta.store.directory import has_domain
 from pochta.store.leases import Fence, LeaseLost
 from pochta.store.messages import NewMessage
-from pochta.store.outbox import Outgoing, Owed, Recipient, Reports
+from pochta.store.outbox import Outgoing, Owed, Recipient
+from pochta.store.owed import Reports
 from pochta.store.shares import WHOLE, Share
 from pochta.store.store import Store
 
@@ -84,7 +85,7 @@ class Reporter:
         now = clock.now_s()
         self._not_before = {one: at for one, at in self._not_before.items() if at > now}
         after = 0
-        while due := await self._store.read(0, outbox.reports_due, int(now), after, REPORTS_A_LOOK, self._share):
+        while due := await self._store.read(0, owed.reports_due, int(now), after, REPORTS_A_LOOK, self._share):
             after = due[-1]
             for outgoing_id in due:
                 if outgoing_id not in self._not_before:
@@ -92,7 +93,7 @@ class Reporter:
 
     async def _make(self, fence: Fence, outgoing_id: int) -> None:
         local.check_room(self._store)
-        told = await self._store.read(0, outbox.report_of, outgoing_id)
+        told = await self._store.read(0, owed.report_of, outgoing_id)
         if told is None:
             return
         try:
@@ -112,7 +113,7 @@ class Reporter:
             self._not_before[outgoing_id] = clock.now_s() + AGAIN_S
 
     async def _drop(self, fence: Fence, told: Reports) -> None:
-        await self._store.write(0, outbox.report_done, fence, told)
+        await self._store.write(0, owed.report_done, fence, told)
         message = told.message
         if any(one.report is Owed.FAILED for one in told.recipients):
             log.event("queue.report.dropped", outgoing=message.id, sender=f"<{message.reverse_path}>")

@@ -7,7 +7,7 @@ becomes of a mailbox that turns out to be full; refuses to know who may send wha
 from typing import Final, NamedTuple
 
 from pochta.errors import Refusal, RefusalCode
-from pochta.store import blobs, messages, outbox, trails
+from pochta.store import blobs, messages, outbox, owed, trails
 from pochta.store.leases import Fence
 from pochta.store.messages import NewMessage
 from pochta.store.outbox import NewOutgoing, NewRecipient, Owed
@@ -131,13 +131,13 @@ def _place(tx: Tx, arrival: Arrival, blob_id: int, new: NewMessage) -> dict[str,
     }
 
 
-def accept_report(tx: Tx, fence: Fence, told: outbox.Reports, arrival: Arrival, new: NewMessage, now: int) -> Taken:
+def accept_report(tx: Tx, fence: Fence, told: owed.Reports, arrival: Arrival, new: NewMessage, now: int) -> Taken:
     """As `accept`, for the report that tells of `told`: it and the rows that owed it change together.
 
     Raises:
         LeaseLost; Refusal as `accept`.
     """
-    outbox.report_done(tx, fence, told)
+    owed.report_done(tx, fence, told)
     for one in told.recipients:
         step = trails.Step(now, "reported", one.address, arrival.trail.facts)
         trails.add_step(tx, told.message.trail_id, step)

@@ -1,6 +1,6 @@
 """Mail on its way out: a row for each message, a row for each of its recipients, a row for each destination.
 
-Decides: who is due, who is claimed by the runner, what a settled attempt leaves behind, which reports are owed.
+Decides: who is due, who is claimed by the runner, what a settled attempt leaves behind, which report it owes (`owed`).
 Refuses to know: SMTP, when to try again (`queue/schedule.py`), what a report looks like (`queue/dsn.py`).
 
 A recipient's way:
@@ -37,8 +37,6 @@ NEVER: Final = 2**53  # the next_at of a destination that nobody waits for
 LOCAL: Final = ""  # the destination of rows that are delivered here, at a later time
 PRIORITY_STEP_S: Final = 60  # one step of MT-PRIORITY is worth so much of waiting; 9 of them jump a queue of 9 minutes
 LOW_PRIORITY_STEP_S: Final = 6  # one step down; where nobody else waits, it delays for nothing: a minute at the most
-REPORTED_MAX: Final = 1000  # recipients that one report tells of, as `dsn.MAX_REPORTED_RECIPIENTS`; others wait for it
-REPORT_AFTER_S: Final = 300  # a report that could tell of more waits so long for attempts that are under way
 TOGETHER_MAX: Final = 100  # recipients of one message in one claim: one transaction's, RFC 5321 §4.5.3.1.8
 CLAIM_MAX: Final = 300  # rows of one claim: 4 ms of the lane
 LOOKS_MAX: Final = 50  # senders with nobody due that one claim passes by
@@ -188,7 +186,7 @@ class Settled(NamedTuple):
 OUTGOING_COLUMNS: Final = ", ".join(f"o.{name}" for name in Outgoing._fields[:-1]) + (
     ", coalesce((SELECT t.name FROM trail t WHERE t.id = o.trail_id), '')"
 )
-_RECIPIENT: Final = ", ".join(Recipient._fields)
+RECIPIENT_COLUMNS: Final = ", ".join(Recipient._fields)
 MESSAGES_AT_ONCE: Final = 20
 _OUTGOING_OF: Final = f"SELECT {OUTGOING_COLUMNS} FROM outgoing o WHERE o.id IN ({', '.join('?' * MESSAGES_AT_ONCE)})"
 # The few messages first, then their rows by the key. SQLite would rather begin with all of the destination (CROSS JOIN
@@ -337,7 +335,7 @@ def claim(tx: Tx, fence: Fence, name: str, after_account: int, now: int, *limits
         return Claim((), (), after)
     keys = [(one.outgoing_id, one.n) for one in found]
     tx.run_many("UPDATE outgoing_recipient SET state = 1 WHERE outgoing_id = ? AND n = ?", keys)
-    messages = _messages(tx, list(dict.fromkeys(outgoing_id for outgoing_id, _ in keys)))
+    messages = messages_of(tx, list(dict.fromkeys(outgoing_id for outgoing_id, _ in keys)))
     return Claim(messages, tuple(found), after)
 
 
@@ -420,7 +418,7 @@ def _put_off(tx: Tx, name: str) -> None:
     )
 
 
-def _messages(tx: Tx, ids: Sequence[int]) -> tuple[Outgoing, ...]:
+def messages_of(tx: Tx, ids: Sequence[int]) -> tuple[Outgoing, ...]:
     found = []
     for start in range(0, len(ids), MESSAGES_AT_ONCE):
         part = ids[start : start + MESSAGES_AT_ONCE]
@@ -548,53 +546,3 @@ def unclaim(tx: Tx, fence: Fence, keys: Sequence[tuple[int, int]], name: str, no
     leases.check_fence(tx, *fence)
     tx.run_many("UPDATE outgoing_recipient SET state = 0 WHERE outgoing_id = ? AND n = ? AND state = 1", keys)
     note_waiting(tx, (name,))
-
-
-class Reports(NamedTuple):
-    """A message that reports are owed for, with the recipients that owe one."""
-
-    message: Outgoing
-    recipients: tuple[Recipient, ...]
-
-
-def reports_due(tx: Tx, now: int, after: int, limit: int, share: Share = WHOLE) -> list[int]:
-    """Messages above `after` with reports owed; while attempts are under way, they wait a while for what comes of it.
-
-    `report_of` tells the rest.
-    """
-    rows = tx.rows(
-        "SELECT DISTINCT outgoing_id FROM outgoing_recipient r WHERE report > 0 AND outgoing_id > ?"
-        " AND outgoing_id - outgoing_id / ? * ? = ? AND (NOT EXISTS"
-        " (SELECT 1 FROM outgoing_recipient c WHERE c.outgoing_id = r.outgoing_id AND c.state = 1)"
-        " OR (state <> 1 AND coalesce(last_at, next_at) <= ?)) ORDER BY outgoing_id LIMIT ?",
-        (after, share.of, share.of, share.number, now - REPORT_AFTER_S, limit),
-    )
-    return [row[0] for row in rows]
-
-
-def report_of(tx: Tx, outgoing_id: int) -> Reports | None:
-    """What is to be reported of a message, REPORTED_MAX recipients at once; None: nothing any more. Two statements."""
-    rows = tx.rows(
-        f"SELECT {_RECIPIENT} FROM outgoing_recipient WHERE outgoing_id = ? AND report > 0 AND state <> 1 ORDER BY n"
-        " LIMIT ?",
-        (outgoing_id, REPORTED_MAX),
-    )
-    return Reports(_messages(tx, (outgoing_id,))[0], tuple(map(as_recipient, rows))) if rows else None
-
-
-def report_done(tx: Tx, fence: Fence, told: Reports) -> None:
-    """The report stands in the same transaction: rows that have ended go, others owe nothing any more.
-
-    Raises:
-        LeaseLost.
-    """
-    leases.check_fence(tx, *fence)
-    ended = [(one.outgoing_id, one.n) for one in told.recipients if one.state is State.ENDED]
-    tx.run_many("DELETE FROM outgoing_recipient WHERE outgoing_id = ? AND n = ?", ended)
-    # what has come to be owed meanwhile stays owed
-    tx.run_many(
-        "UPDATE outgoing_recipient SET report = 0, delay_told = 1 WHERE outgoing_id = ? AND n = ? AND report = ?"
-        " AND state <> 3",
-        [(one.outgoing_id, one.n, int(one.report)) for one in told.recipients if one.state is not State.ENDED],
-    )
-    forget_if_done(tx, told.message.id)
