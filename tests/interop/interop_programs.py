@@ -17,6 +17,7 @@ PACKAGES: Final = {  # program -> package of Debian
     "curl": "curl",
     "fetchmail": "fetchmail",
     "getmail": "getmail6",
+    "interimap": "interimap",
     "kinit": "krb5-user",
     "krb5kdc": "krb5-kdc",
     "mbsync": "isync",

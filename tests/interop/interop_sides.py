@@ -79,11 +79,16 @@ class Account:
     @contextmanager
     def imap(self, mailbox: str | None = None) -> Iterator[imaplib.IMAP4]:
         """A signed-in connection, with the mailbox selected."""
-        with imaplib.IMAP4(self.server.host, self.server.imap_port, timeout=30) as imap:
-            imap.login(self.address, PASSWORD)
+        with self.signed_in() as imap:
             if mailbox is not None:
                 _ok(imap.select(_wire(mailbox)))
             yield imap
+
+    def signed_in(self) -> imaplib.IMAP4:
+        """A new connection."""
+        imap = imaplib.IMAP4(self.server.host, self.server.imap_port, timeout=30)
+        imap.login(self.address, PASSWORD)
+        return imap
 
     def deliver(self, name: str) -> None:
         """A stranger sends the message."""

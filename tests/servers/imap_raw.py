@@ -123,6 +123,15 @@ def without_flag_lists(lines: list[bytes]) -> list[bytes]:
     return [line for line in lines if not line.startswith((b"* FLAGS ", b"* OK [PERMANENTFLAGS "))]
 
 
+def numbers(text: bytes) -> list[int]:
+    """The numbers of a sequence set, in its order."""
+    found: list[int] = []
+    for part in text.split(b","):
+        first, _, last = part.partition(b":")
+        found += range(int(first), int(last or first) + 1)
+    return found
+
+
 def message(number: int, body: bytes = b"body\r\n") -> bytes:
     """A plain message."""
     return b"From: <a%d@example.net>\r\nSubject: test %d\r\n\r\n" % (number, number) + body

@@ -5,7 +5,7 @@ from pathlib import Path
 from random import Random  # noqa: TID251 - a test's own, seeded
 
 import pytest
-from imap_raw import Imap, fill, message
+from imap_raw import Imap, fill, message, numbers
 
 from pochta.servers.imap import condstore, qresync
 from pochta.store import flags, placements
@@ -18,15 +18,6 @@ EVERYTHING = ((1, 1 << 32),)
 _FETCH = re.compile(rb"\* (\d+) FETCH \(UID (\d+) FLAGS \(([^)]*)\) MODSEQ \((\d+)\)\)")
 _HIGHEST = re.compile(rb"(?:\* )?OK \[HIGHESTMODSEQ (\d+)\]")
 _UID_VALIDITY = re.compile(rb"\* OK \[UIDVALIDITY (\d+)\]")
-
-
-def numbers(text: bytes) -> list[int]:
-    """The numbers of a set."""
-    found: list[int] = []
-    for part in text.split(b","):
-        first, _, last = part.partition(b":")
-        found += range(int(first), int(last or first) + 1)
-    return found
 
 
 def _mailbox(tx: Tx, name: str) -> dict[int, int]:

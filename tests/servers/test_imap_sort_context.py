@@ -3,20 +3,11 @@
 import re
 
 import pytest
-from imap_raw import Imap
+from imap_raw import Imap, numbers
 
 from pochta.testing import Server
 
 _ITEM = re.compile(rb"(ADDTO|REMOVEFROM) \(([^)]*)\)")
-
-
-def numbers(text: bytes) -> list[int]:
-    """A sequence set in its order."""
-    found: list[int] = []
-    for part in text.split(b","):
-        first, _, last = part.partition(b":")
-        found += range(int(first), int(last or first) + 1)
-    return found
 
 
 def carry_out(result: list[int], lines: list[bytes], tag: bytes) -> None:

@@ -4,8 +4,8 @@ Open constructs (a list, NOT, OR) wait on a stack of our own until their keys ar
 named limit, so that whoever walks the tree may recurse. Lists in lists and ORs in ORs are flattened, which makes the
 long OR chains of real clients one node.
 
-Source: RFC 3501 §6.4.4 and §9 (search, search-key), RFC 4466 §2.6 (search-program), RFC 5032 §3, RFC 6203 §7, RFC 7162
-§3.1.5, RFC 8474 §6, RFC 8514 §5, RFC 9051 §6.4.4.
+Source: RFC 3501 §6.4.4 and §9 (search, search-key), RFC 4466 §2.6 (search-program, search-return-opts), RFC 5032 §3,
+RFC 5465 §8 (modifier-update), RFC 6203 §7, RFC 7162 §3.1.5, RFC 8474 §6, RFC 8514 §5, RFC 9051 §6.4.4.
 """
 
 import re
@@ -16,8 +16,9 @@ from typing import Final, NamedTuple
 
 from pochta.errors import RemoteProtocolError
 from pochta.proto.imap import commands as c
+from pochta.proto.imap.fetch import parse_fetch_items
 from pochta.proto.imap.lex import MAX_NUMBER, MAX_NUMBER64, Lexer
-from pochta.proto.imap.search_return import ReturnOption, SearchReturn, parse_search_return
+from pochta.proto.imap.search_return import RETURN_ALL, PartialRange, ReturnOption, SearchReturn, parse_partial
 from pochta.proto.imap.seqset import SeqSet
 
 MAX_SEARCH_DEPTH: Final = 100
@@ -49,6 +50,10 @@ CHARSETS: Final = {
 _ENTRY_NAME: Final = re.compile(rb"/flags/[!-~]+", re.IGNORECASE)
 _ENTRY_TYPES: Final = frozenset((b"PRIV", b"SHARED", b"ALL"))
 _QUOTE: Final = 0x22
+_CLOSE: Final = 0x29
+_SPACE: Final = 0x20
+_LIST_FOLLOWS: Final = re.compile(rb" ?\(")
+_RETURN_OPTIONS: Final = {option.value: option for option in ReturnOption}
 _LETTER_C: Final = frozenset(b"Cc")
 _LETTER_R: Final = frozenset(b"Rr")
 _SET_BEGINS: Final = frozenset(b"0123456789*$")
@@ -116,9 +121,41 @@ def parse_returns(lexer: Lexer) -> SearchReturn | None:
         lexer.pos = start
         return None
     lexer.space()
-    returns = parse_search_return(lexer)
+    returns = _parse_options(lexer)
     lexer.space()
     return returns
+
+
+def _parse_options(lexer: Lexer) -> SearchReturn:
+    """The options in their parentheses, after `RETURN `."""
+    lexer.open_list()
+    if lexer.take(_CLOSE):
+        return RETURN_ALL
+    options: set[ReturnOption] = set()
+    partial: PartialRange | None = None
+    items: tuple[c.FetchItem, ...] = ()
+    while True:
+        word = lexer.word()
+        if word == b"PARTIAL":
+            if partial is not None:
+                raise RemoteProtocolError("PARTIAL may be given once")
+            lexer.space()
+            partial = parse_partial(lexer)
+        else:
+            option = _RETURN_OPTIONS.get(word)
+            if option is None:
+                raise RemoteProtocolError("unknown return option")
+            options.add(option)
+            if option is ReturnOption.UPDATE and _LIST_FOLLOWS.match(lexer.data, lexer.pos, lexer.end):
+                # RFC 5465 §8 has no space before the list; §7 and RFC 4466 §2.6.1 have one
+                lexer.take(_SPACE)
+                items = parse_fetch_items(lexer)
+        if not lexer.more():
+            break
+    # RFC 9394 §3.1: one PARTIAL, or one ALL, or neither
+    if partial is not None and ReturnOption.ALL in options:
+        raise RemoteProtocolError("PARTIAL and ALL exclude each other")
+    return SearchReturn(frozenset(options), partial, items)
 
 
 def parse_program(lexer: Lexer, returns: SearchReturn | None = None) -> Program | c.UnknownCharset:

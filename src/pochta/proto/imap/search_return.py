@@ -1,21 +1,22 @@
 """What a searching command asks to be told: the options after RETURN of SEARCH, SORT and ESEARCH.
 
-Knows their grammar and which of them exclude each other; not which command may use which. Results are numbered from 1
-in the order of the answer, or from -1 at its end.
+Their grammar is in `search`. Results are numbered from 1 in the order of the answer, or from -1 at its end.
 
-Source: RFC 4466 §2.6, RFC 4731 §3.1, RFC 5182 §2.4, RFC 5267 §4, RFC 6203 §4, RFC 9394 §3.
+Source: RFC 4466 §2.6, RFC 4731 §3.1, RFC 5182 §2.4, RFC 5267 §4, RFC 5465 §7, RFC 6203 §4, RFC 9394 §3.
 """
 
 import re
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pochta.errors import RemoteProtocolError
 from pochta.proto.imap.lex import MAX_NUMBER, Lexer
 
+if TYPE_CHECKING:
+    from pochta.proto.imap.commands import FetchItem
+
 _PARTIAL: Final = re.compile(rb"([1-9][0-9]{0,9}):([1-9][0-9]{0,9})|-([1-9][0-9]{0,9}):-([1-9][0-9]{0,9})")
-_CLOSE: Final = 0x29
 
 
 class PartialRange(NamedTuple):
@@ -64,10 +65,14 @@ class ReturnOption(Enum):
 
 @dataclass(frozen=True, slots=True)
 class SearchReturn:
-    """The return options of one command; `()` has become ALL (RFC 4731 §3.1)."""
+    """The return options of one command; `()` has become ALL (RFC 4731 §3.1).
+
+    `items`: with UPDATE, what is fetched of each new message that gets into the result (RFC 5465 §7).
+    """
 
     options: frozenset[ReturnOption]
     partial: PartialRange | None = None
+    items: "tuple[FetchItem, ...]" = ()
 
     def __contains__(self, option: ReturnOption) -> bool:
         return option in self.options
@@ -99,31 +104,3 @@ class SearchReturn:
 
 
 RETURN_ALL: Final = SearchReturn(frozenset({ReturnOption.ALL}))
-_OPTIONS: Final = {option.value: option for option in ReturnOption}
-
-
-def parse_search_return(lexer: Lexer) -> SearchReturn:
-    """The options in their parentheses, after `RETURN `."""
-    lexer.open_list()
-    if lexer.take(_CLOSE):
-        return RETURN_ALL
-    options: set[ReturnOption] = set()
-    partial: PartialRange | None = None
-    while True:
-        word = lexer.word()
-        if word == b"PARTIAL":
-            if partial is not None:
-                raise RemoteProtocolError("PARTIAL may be given once")
-            lexer.space()
-            partial = parse_partial(lexer)
-        else:
-            option = _OPTIONS.get(word)
-            if option is None:
-                raise RemoteProtocolError("unknown return option")
-            options.add(option)
-        if not lexer.more():
-            break
-    # RFC 9394 §3.1: one PARTIAL, or one ALL, or neither
-    if partial is not None and ReturnOption.ALL in options:
-        raise RemoteProtocolError("PARTIAL and ALL exclude each other")
-    return SearchReturn(frozenset(options), partial)
