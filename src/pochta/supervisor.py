@@ -27,7 +27,7 @@ from typing import Final
 import msgspec
 
 from pochta import clock, config, log
-from pochta.config import Settings, Tls
+from pochta.config import Settings
 from pochta.errors import SetupError
 from pochta.net.listen import BoundListener, bind_all, inherited_sockets, raise_nofile
 from pochta.net.tls import WatchedPair, descriptor_path
@@ -353,9 +353,8 @@ class _Supervisor:
         kept: tuple[int, ...] = (self.lock,)
         if self.pair is not None:
             certificate, key = self.pair.fds
-            settings = msgspec.structs.replace(
-                settings, tls=Tls(certificate=descriptor_path(certificate), key=descriptor_path(key))
-            )
+            pair = {"certificate": descriptor_path(certificate), "key": descriptor_path(key)}
+            settings = msgspec.structs.replace(settings, tls=msgspec.structs.replace(settings.tls, **pair))
             kept = (self.lock, certificate, key)
             worker.pair_number = self.pair.number
         brief = WorkerBrief(worker.index, fds, msgspec.Raw(config.encode(settings)))

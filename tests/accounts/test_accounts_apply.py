@@ -5,13 +5,14 @@ from pathlib import Path
 import pytest
 from accounts_harness import CHEAP, NOW, Accounts
 
-from pochta.accounts import apply, declare, edit
+from pochta.accounts import apply, declare, edit, sharing
 from pochta.accounts.passwords import hash_password, verify_password
 from pochta.accounts.quota import parse_quota, show_quota
 from pochta.errors import Refusal, SetupError
 from pochta.log import Secret
 from pochta.store import directory
 
+FIRST = ("INBOX", "Drafts", "Sent", "Archive", "Junk", "Trash")
 FILE = """
 [[domain]]
 name = "example.org"
@@ -41,7 +42,7 @@ targets = ["info+all@example.org", "postmaster@example.org", "whoever@example.or
 
 def planned(accounts: Accounts, text: str, *, prune: bool = False) -> list[apply.Change]:
     declaration = declare.parse(text, "mail.toml")
-    state = accounts.read(apply.known)
+    state = accounts.read(apply.known, declaration.owners)
     credentials = apply.settle_credentials(declaration, state, cost=CHEAP)
     return apply.plan(declaration, state, credentials, now=NOW, prune=prune)
 
@@ -315,3 +316,106 @@ def test_not_a_quota(text: str) -> None:
 def test_domain_keys() -> None:
     assert edit.domain_key("Example.ORG.") == "example.org"
     assert edit.domain_key("почта.рф") == "xn--80a1acny.xn--p1ai"
+
+
+TEAM = """
+[[domain]]
+name = "example.org"
+
+[[account]]
+address = "sales@example.org"
+shared = true
+
+[[account]]
+address = "anna@example.org"
+password = "secret"
+
+[[share]]
+address = "sales@example.org"
+mailbox = "*"
+who = "Anna@example.org"
+rights = "all"
+
+[[share]]
+address = "Sales@example.org"
+mailbox = "inbox"
+who = "anna@example.org"
+rights = "write"
+deny = "p"
+
+[[share]]
+address = "sales@example.org"
+mailbox = "Archive"
+who = "anyone"
+rights = "read"
+"""
+
+
+def test_shares(accounts: Accounts) -> None:
+    lines = applied(accounts, TEAM)
+    assert lines[3:] == [
+        *(f"~ share sales@example.org {name}: Anna@example.org lrswipkxtea" for name in FIRST if name != "INBOX"),
+        "~ share Sales@example.org INBOX: anna@example.org lrswipte, not p",
+        "~ share sales@example.org Archive: anyone lrs",
+    ]
+    assert applied(accounts, TEAM) == applied(accounts, TEAM, prune=True) == []
+    found = {(one.mailbox, one.whom): one.granted for one in accounts.read(sharing.shares, "sales@example.org")}
+    assert found["INBOX", "anna@example.org"] == "lrswipte"
+    # what others have done to what is declared is undone, what the file does not speak of stays
+    accounts.account("ben@example.org")
+    for whom in ("anna@example.org", "ben@example.org"):
+        accounts.write(sharing.grant, "sales@example.org", "Sent", whom, sharing.parse_rights("lr"), False, NOW)
+    assert applied(accounts, TEAM) == ["~ share sales@example.org Sent: Anna@example.org lrswipkxtea"]
+    found = {(one.mailbox, one.whom): one.granted for one in accounts.read(sharing.shares, "sales@example.org")}
+    assert found["Sent", "ben@example.org"] == "lr"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "why"),
+    [
+        ('who = "anyone"', 'who = "carl@example.org"', r"who: there is no account carl@example.org; declare it"),
+        ('mailbox = "Archive"', 'mailbox = "Orders"', r"mailbox: it has no mailbox Orders; make it first"),
+        ('"Sales@example.org"', '"shop@example.org"', r"address: there is no account shop@example.org; declare it"),
+        ('rights = "read"', 'rights = "+r"', r"share 3: rights: a sign is for changes"),
+        ('rights = "read"', 'rights = "lq"', r"share 3: rights: There is no right 'q'"),
+        ('rights = "read"', "", r"share 3: rights: missing"),
+        ('rights = "read"', "rights = 7", r"share 3: rights: not a text"),
+        ('who = "anyone"', 'who = "sales@example.org"', r"share 3: who: the owner has all rights"),
+        ('who = "anyone"', 'who = "Anyone"', r"share 3: who: \"Anyone\" is not an address"),
+        ('mailbox = "Archive"', 'mailbox = "a//b"', r"share 3: mailbox: A mailbox name has no empty level"),
+        ('mailbox = "inbox"', 'mailbox = "*"', r"share 2: who: declared before"),
+    ],
+)
+def test_shares_that_are_refused(accounts: Accounts, old: str, new: str, why: str) -> None:
+    assert old in TEAM
+    with pytest.raises(SetupError, match=why):
+        planned(accounts, TEAM.replace(old, new))
+
+
+def test_many_mailboxes_are_shared_in_steps(accounts: Accounts, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sharing, "MAILBOXES_A_STEP", 4)
+    accounts.domain()
+    accounts.account("anna@example.org")
+    accounts.write(sharing.add, "sales@example.org", 0, NOW)
+    names, edited = ("INBOX", *sorted(FIRST[1:])), sharing.parse_rights("lr")
+    granting = (sharing.grant, "sales@example.org", "*", "anna@example.org", edited, False, NOW)
+    assert [accounts.write(*granting, done) for done in (0, 4)] == [names[:4], names[4:]]
+    revoking = (sharing.revoke, "sales@example.org", "*", "anna@example.org", NOW)
+    assert [accounts.write(*revoking, done) for done in (0, 4, 6)] == [names[:4], names[4:], ()]
+    with pytest.raises(Refusal, match="was granted nothing there"):
+        accounts.write(*revoking)
+
+
+def test_nobody_is_let_in_to_a_shared_account(accounts: Accounts) -> None:
+    applied(accounts, TEAM)
+    with pytest.raises(Refusal, match="nobody signs in to it"):
+        accounts.write(edit.set_enabled, "sales@example.org", True)
+    for line in ("enabled = true", 'password = "secret"'):
+        with pytest.raises(SetupError, match=r"sales@example.org: shared: it is a shared account"):
+            planned(accounts, TEAM.replace("shared = true", line))
+    accounts.write(sharing.convert, "anna@example.org", True)
+    with pytest.raises(Refusal, match=r"anna@example.org is a shared account"):
+        accounts.write(sharing.convert, "anna@example.org", True)
+    accounts.write(sharing.convert, "sales@example.org", False)
+    with pytest.raises(SetupError, match="make it shared by `pochta share convert`"):
+        planned(accounts, TEAM)

@@ -393,7 +393,7 @@ def test_errors_are_one_printable_line(pochta: Run, tmp_path: Path) -> None:
     file = tmp_path / "office.toml"
     file.write_text('"a\\n\\u001b[2J" = 1')
     result = pochta("apply", str(file))
-    assert result.stderr == f"pochta: {file}: a\\n\\x1b[2J: no such table; known here: domain, account, alias\n"
+    assert result.stderr == f"pochta: {file}: a\\n\\x1b[2J: no such table; known here: domain, account, alias, share\n"
 
 
 def run_program(*words: str, input: str = "") -> "subprocess.CompletedProcess[str]":

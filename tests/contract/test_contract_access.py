@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from store_harness import NOW, Backend, item
+from store_harness import NOW, Backend, counted, item
 
 from pochta.errors import Refusal, RefusalCode
 from pochta.store import access, annotations, directory, mailboxes, posting, quotas, rights
@@ -250,3 +250,62 @@ def test_deleted_bytes(backend: Backend, owner: int) -> None:
     box = backend.mailbox(owner, "INBOX").id
     assert backend.read(owner, quotas.deleted_bytes, owner, box, 0, 3) == (40, 3)
     assert backend.read(owner, quotas.deleted_bytes, owner, box, 3, 3) == (50, 0)
+
+
+@pytest.mark.rfc(4314, "3.1")
+@pytest.mark.parametrize(
+    ("identifier", "edit", "letters", "is_allowed"),
+    [
+        ("anyone", Edit.REPLACE, "lr", False),
+        ("anyone", Edit.ADD, "l", False),
+        ("anyone", Edit.REMOVE, "l", True),
+        ("anyone", Edit.REPLACE, "p", True),
+        ("-anyone", Edit.REPLACE, "lr", True),
+        ("b@example.org", Edit.REPLACE, "lr", True),
+    ],
+)
+def test_who_shows_a_mailbox_to_everybody(
+    backend: Backend, owner: int, identifier: str, edit: Edit, letters: str, is_allowed: bool
+) -> None:
+    backend.new_account("b")
+    asked = ("INBOX", identifier, edit, rights.parse(letters), NOW)
+    if is_allowed:
+        backend.write(owner, access.change_rights, owner, *asked)
+    else:
+        assert refusal(backend, access.change_rights, owner, *asked)[0] is RefusalCode.NO_PERMISSION
+    backend.write(owner, access.change_rights, owner, *asked, True)
+    backend.write(0, directory.set_shared, "example.org", "a", True)
+    backend.write(owner, access.change_rights, owner, *asked)
+
+
+def test_the_lists_of_an_account_are_bounded(
+    backend: Backend, owner: int, reader: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rights, "ENTRIES_PER_ACCOUNT", 4)  # two are there
+    for path in ("Team", "INBOX"):
+        backend.write(owner, access.change_rights, owner, path, "anyone", Edit.ADD, Right.POST, NOW)
+    one_more = (access.change_rights, owner, "Sent", "b@example.org", Edit.ADD, Right.READ, NOW)
+    assert refusal(backend, *one_more)[0] is RefusalCode.LIMIT
+    assert refusal(backend, mailboxes.create, owner, "Team/New", NOW)[0] is RefusalCode.LIMIT
+    backend.write(owner, mailboxes.create, owner, "New", NOW)
+    backend.write(owner, access.change_rights, owner, "INBOX", "anyone", Edit.REMOVE, Right.POST, NOW)
+    backend.write(owner, *one_more)
+
+
+def test_what_anyone_may_do_unseen_costs_no_listing(backend: Backend, owner: int, reader: int) -> None:
+    def statements() -> int:
+        return backend.read(reader, counted, access.listing, (reader,))
+
+    before = statements()
+    for name in ("c", "d"):
+        grant(backend, backend.new_account(name), "INBOX", ANYONE, "p")
+    assert statements() == before
+    # but counts where the reader sees the mailbox by a right of their own
+    grant(backend, owner, "INBOX", ANYONE, "ip")
+    grant(backend, owner, "INBOX", reader, "lr")
+    rights_to = {one.mailbox.path: one.standing.rights for one in backend.read(reader, access.listing, reader)}
+    assert rights_to[f"{A}/INBOX"] == rights.parse("lrip")
+    grant(backend, owner, "INBOX", ANYONE, "l")
+    grant(backend, owner, "INBOX", reader, "r")
+    rights_to = {one.mailbox.path: one.standing.rights for one in backend.read(reader, access.listing, reader)}
+    assert rights_to[f"{A}/INBOX"] == rights.parse("lr")

@@ -97,6 +97,24 @@ def test_rename_never_makes_a_tree_too_deep_to_be_named(backend: Backend) -> Non
     assert f"x/{half}" in paths(backend, account)
 
 
+def test_no_path_grows_too_long(backend: Backend) -> None:
+    account_id = backend.new_account("a")
+    level, levels = "я" * 127, mailboxes.PATH_MAX_BYTES // 255  # 254 bytes and the delimiter
+    longest = "/".join([level] * levels)
+    backend.write(account_id, mailboxes.create, account_id, longest, NOW)
+    backend.write(account_id, mailboxes.create, account_id, "Top/" + longest.rpartition("/")[0], NOW)
+    for call in (
+        (mailboxes.create, account_id, f"{longest}/{level}", NOW),
+        (mailboxes.rename, account_id, "Top", f"{level}/Top2/" + "x" * 250, NOW),
+        (mailboxes.rename, account_id, "Trash", f"{longest}/{level}", NOW),
+    ):
+        with pytest.raises(Refusal) as refused:
+            backend.write(account_id, *call)
+        assert refused.value.code is RefusalCode.LIMIT
+    backend.write(account_id, mailboxes.rename, account_id, "Top", "x" * 250, NOW)
+    assert max(len(one.path.encode()) for one in backend.read(account_id, mailboxes.list_all, account_id)) <= 3072
+
+
 def test_number_of_mailboxes_is_bounded(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     account = backend.new_account("a")
     monkeypatch.setattr(mailboxes, "MAILBOXES_PER_ACCOUNT", 8)

@@ -140,6 +140,45 @@ def test_each_reader_has_seen_their_own(backend: Backend, owner: int, reader: in
     assert backend.read(owner, reader_flags.unseen_count, owner, box, reader, 2) == 2
 
 
+@pytest.mark.rfc(6851, "3.3")
+@pytest.mark.parametrize("mover", ["owner", "reader", "blind"])
+def test_what_readers_have_seen_moves_along(backend: Backend, owner: int, reader: int, mover: str) -> None:
+    other = backend.new_account("c")
+    backend.append(owner, "INBOX", item(40), item(50), item(60))
+    backend.append(owner, "Archive", item(70))
+    for path in ("INBOX", "Archive"):
+        grant(backend, owner, reader, "lrwite" if mover == "blind" and path == "Archive" else "lrswite", path=path)
+        grant(backend, owner, other, "lrs", path=path)
+    box, filed = backend.mailbox(owner, "INBOX").id, backend.mailbox(owner, "Archive").id
+    mark = (placements.set_flags, owner, box)
+    backend.write(owner, *mark, ((2, 3), (6, 6)), FlagMode.ADD, SEEN, (), NOW, reader)
+    backend.write(owner, *mark, ((1, 1), (3, 3), (5, 6)), FlagMode.ADD, SEEN, (), NOW, other)
+    backend.expunge(owner, "INBOX", ((4, 4),), needs_deleted=False)
+    who, name = (0, "Archive") if mover == "owner" else (reader, "Other Users/a@example.org/Archive")
+    moved = backend.write(owner, placements.move, owner, box, ((2, 4), (5, 6)), name, NOW, who)
+    assert (moved.from_uids, moved.to_uids) == ((2, 3, 5, 6), (2, 3, 4, 5))
+    seen = {
+        one: {
+            uid for uid, bits in backend.read(owner, placements.flags_of, owner, filed, EVERYTHING, one) if bits & SEEN
+        }
+        for one in (reader, other)
+    }
+    # whoever may not keep \Seen there has not seen what they move
+    assert seen == {reader: set() if mover == "blind" else {2, 3, 5}, other: {3, 4, 5}}
+    assert backend.read(owner, placements.flags_of, owner, box, EVERYTHING, other) == [(1, SEEN)]
+    assert backend.flags(owner, "Archive") == dict.fromkeys(range(1, 6), 0)
+
+
+@pytest.mark.rfc(6851, "3.3")
+def test_a_copy_was_seen_by_nobody_else(backend: Backend, owner: int, reader: int) -> None:
+    for path in ("INBOX", "Archive"):
+        grant(backend, owner, reader, "lrs", path=path)
+    box, filed = backend.mailbox(owner, "INBOX").id, backend.mailbox(owner, "Archive").id
+    backend.write(owner, placements.set_flags, owner, box, ((1, 1),), FlagMode.ADD, SEEN, (), NOW, reader)
+    backend.write(owner, placements.copy, owner, box, ((1, 1),), "Archive", NOW)
+    assert backend.read(owner, placements.flags_of, owner, filed, EVERYTHING, reader) == [(1, 0)]
+
+
 def test_one_seen_for_all_is_the_owners(backend: Backend, owner: int, reader: int) -> None:
     grant(backend, owner, reader, "lrs")
     box = backend.mailbox(owner, "INBOX").id

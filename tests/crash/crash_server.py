@@ -132,15 +132,18 @@ class ServerProcess:
         os.kill(pid, signal.SIGKILL)
 
     def kill_all(self) -> None:
-        """SIGKILL to the workers and the supervisor; returns when none of them is left."""
+        """SIGKILL to the supervisor, the workers and their helpers; returns when none of them is left.
+
+        Whoever lived on would keep the log's index as the last commit left it, and SQLite would not recover the log.
+        """
         assert self.process is not None
-        pids = self.worker_pids()
+        pids = _descendants(self.process.pid)
         os.kill(self.process.pid, signal.SIGKILL)  # first, so that it replaces nobody
         for pid in pids:
             _kill(pid)
         self.process.wait()
         self.process = None
-        wait_until(lambda: not any(_is_alive(pid) for pid in pids), "a killed worker did not end")
+        wait_until(lambda: not any(_is_alive(pid) for pid in pids), "a killed process did not end")
 
     def stop(self) -> None:
         """SIGTERM; the server must end well."""
@@ -148,6 +151,16 @@ class ServerProcess:
         self.process.terminate()
         assert self.process.wait(DEADLINE_S) == 0, self.log()
         self.process = None
+
+
+def _descendants(pid: int) -> list[int]:
+    """The processes below this one."""
+    found: list[int] = []
+    with suppress(FileNotFoundError):  # it has ended meanwhile
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            for child in map(int, (task / "children").read_text().split()):
+                found += [child, *_descendants(child)]
+    return found
 
 
 class Worker:

@@ -8,6 +8,7 @@ the kill, which was carried out as a whole or not at all, and in any case if it 
 import asyncio
 import itertools
 import os
+import subprocess
 from pathlib import Path
 from random import Random  # noqa: TID251 - seeded by the test, so that a failure can be had again
 from typing import Final, cast
@@ -15,7 +16,7 @@ from typing import Final, cast
 import pytest
 from crash_server import DOMAIN, PASSWORD, ServerProcess, inodes_by_peer_port, sockets_of
 
-from model import steps
+from model import scenes, steps
 from model.checks import message
 from model.client import Condition, Connection, Statused, parse
 from model.session import Session
@@ -36,14 +37,24 @@ class Processes:
 
     def __init__(self, server: ServerProcess) -> None:
         self.addresses = [server.imap] * steps.WORKERS
+        self.administrator: int | None = None
         self.bugs: list[BaseException] = []
+        self._command = server.command
 
-    async def deliver(self, worker: int, account: int, text: bytes) -> None:
+    async def set_quota(self, worker: int, address: str, messages: int) -> None:
+        """Bound how many messages the account may hold, as an administrator does."""
+        words = self._command("account", "quota", address, "--messages", str(messages) if messages else "none")
+        done = await asyncio.to_thread(subprocess.run, words, capture_output=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+    async def deliver(self, worker: int, account: int, text: bytes) -> bool:
         """A message arrives, by APPEND: how mail comes in is not the question here."""
         connection = await Connection.open(self.addresses[worker])
         await connection.ok(f"LOGIN {LOCAL_PARTS[account]}@{DOMAIN} {PASSWORD}".encode())
-        await connection.ok(b"APPEND INBOX {%d+}\r\n%b" % (len(text), text))
+        answer = await connection.command(b"APPEND INBOX {%d+}\r\n%b" % (len(text), text))
         connection.close()
+        assert answer.end.status == "OK" or answer.end.code == "OVERQUOTA", answer.end
+        return answer.end.status == "OK"
 
 
 class Killing:
@@ -99,7 +110,7 @@ class Killing:
 async def run(server: ServerProcess, seed: int) -> None:
     killing = Killing(server, seed)
     walk = killing.walk
-    listed = steps.generate(seed, STEPS_BETWEEN * KILLS)
+    listed = scenes.generate(seed, STEPS_BETWEEN * KILLS)
     try:
         await walk.start()
         for number, step in zip(itertools.count(1), listed, strict=False):

@@ -7,6 +7,8 @@ from random import Random  # noqa: TID251 - seeded by the test, so that a failur
 import pytest
 from index_rig import Brute, Made, make, opened, query
 
+from pochta.servers.imap.search import placing
+
 
 async def judge(data_dir: Path, seed: int, messages: int, queries: int) -> None:
     """Half of the messages are there before the first query, the others come in and are indexed meanwhile."""
@@ -40,8 +42,13 @@ async def judge(data_dir: Path, seed: int, messages: int, queries: int) -> None:
 
 
 @pytest.mark.rfc(3501, "6.4.4")
-@pytest.mark.parametrize("seed", [1, 2])
-def test_index_finds_what_a_plain_look_finds(tmp_path: Path, seed: int) -> None:
+@pytest.mark.parametrize(("seed", "is_read"), [(1, True), (2, False)])
+def test_index_finds_what_a_plain_look_finds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, is_read: bool
+) -> None:
+    if not is_read:  # the ids of the mailbox: each message named is looked up
+        monkeypatch.setattr(placing, "READ_MIN", -1)
+        monkeypatch.setattr(placing, "READ_SHARE", 0)
     asyncio.run(judge(tmp_path / "data", seed, 600, 300))
 
 

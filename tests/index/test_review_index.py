@@ -12,7 +12,7 @@ from pochta.index.reader import Question
 from pochta.mime.parse import parse
 from pochta.mime.searched import PIECE_BYTES
 from pochta.proto.imap import commands as c
-from pochta.servers.imap.search import narrowing
+from pochta.servers.imap.search import narrowing, placing
 from pochta.servers.imap.search import text as search_text
 from pochta.servers.imap.search.text import Needle, find_in_message, needle
 
@@ -113,9 +113,14 @@ def test_of_very_many_keys_some_are_asked(tmp_path: Path, monkeypatch: pytest.Mo
     assert max(asked) <= narrowing.QUESTIONS_AT_ONCE
 
 
-def test_what_is_not_indexed_is_found_in_any_mailbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(narrowing, "ROWS", 3)
-    monkeypatch.setattr(narrowing, "LATER_MAX", 4)
+@pytest.mark.parametrize("later_max", [4, 100])
+def test_what_is_not_indexed_is_found_in_any_mailbox(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, later_max: int
+) -> None:
+    monkeypatch.setattr(placing, "READ_MIN", -1)
+    monkeypatch.setattr(placing, "READ_SHARE", 0)
+    monkeypatch.setattr(placing, "IDS", 5)
+    monkeypatch.setattr(placing, "LATER_MAX", later_max)
 
     async def work() -> None:
         async with fed(tmp_path / "data", message("a", "zebra")) as bench:

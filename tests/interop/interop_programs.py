@@ -1,14 +1,16 @@
 """Running other people's programs: with a home of their own, in bounded time, and heard out when they fail."""
 
+import json
 import os
 import pty
 import subprocess
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 TIMEOUT_S: Final = 60.0
 PAGE: Final = Path(__file__).parents[2] / "docs" / "clients.md"
@@ -27,6 +29,8 @@ PACKAGES: Final = {  # program -> package of Debian
     "neomutt": "neomutt",
     "node": "nodejs",
     "offlineimap": "offlineimap3",
+    "openssl": "openssl",
+    "perl": "perl",
     "postfix": "postfix",
     "swaks": "swaks",
 }
@@ -111,6 +115,47 @@ class Program:
         path.touch(0o600)
         path.write_text(text, encoding="utf-8")
         return path
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A program that answers each line of JSON with one: `{"ok": ...}` or `{"error": "..."}`."""
+
+    process: "subprocess.Popen[str]"
+
+    def ask(self, **asked: object) -> Any:  # Any: JSON
+        """Ask, and await the answer.
+
+        Raises: AssertionError when it is an error, false, or no answer comes.
+        """
+        assert self.process.stdin is not None
+        print(json.dumps(asked), file=self.process.stdin, flush=True)
+        return self.answer(asked)
+
+    def answer(self, asked: object) -> Any:  # Any: JSON
+        """Await an answer more to what was asked. Raises: as `ask`."""
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        answer = json.loads(line) if line else {"error": "the program has ended"}
+        assert answer.get("ok", False) is not False, (asked, answer)
+        return answer["ok"]
+
+
+@contextmanager
+def asked(argv: Sequence[str | Path]) -> Iterator[Asked]:
+    """The program while it runs; it must end well once nothing more is asked."""
+    with subprocess.Popen(argv, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        watchdog = threading.Timer(TIMEOUT_S, process.kill)
+        watchdog.start()
+        try:
+            yield Asked(process)
+            process.communicate()
+            assert process.returncode == 0
+        except BaseException:
+            process.kill()
+            raise
+        finally:
+            watchdog.cancel()
 
 
 def _read_all(screen: FileIO, shown: list[bytes]) -> None:

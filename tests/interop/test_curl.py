@@ -1,11 +1,18 @@
 """curl, with each of the protocols."""
 
+from pathlib import Path
+from typing import Final
+
 import pytest
 from interop_messages import MESSAGES, name_of
 from interop_programs import Done, Program
 from interop_sides import PASSWORD, Account
+from msgspec.structs import replace
 
+from pochta.config import Settings
 from pochta.testing import Server
+
+_CERTIFICATE: Final = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
 
 
 def curl(tool: Program, account: Account, scheme: str, path: str, *args: str, stdin: bytes = b"") -> Done:
@@ -59,3 +66,39 @@ def test_submission(scheme: str, tool: Program, tls_server: Server) -> None:
     [content] = account.contents("INBOX")
     assert name_of(content) == "dots"
     assert content.endswith(own.partition(b"\r\n\r\n")[2])
+
+
+class AskingServer(Server):
+    """Asks users for certificates of the authority in `client_ca`."""
+
+    client_ca: Path
+
+    def _settings(self) -> Settings:
+        settings = super()._settings()
+        return replace(settings, tls=replace(settings.tls, client_ca=self.client_ca))
+
+
+@pytest.mark.parametrize("scheme", ["imap", "imaps", "pop3", "pop3s", "smtp", "smtps"])
+def test_external(scheme: str, tool: Program) -> None:
+    anna, other = "anna@example.org", "boris@example.org"
+    names = [f"-addext=subjectAltName=email:{anna}", "-addext=basicConstraints=critical,CA:FALSE"]
+    names = [word for one in names for word in one.split("=", 1)]
+    tool("openssl", *_CERTIFICATE, "-subj", "/CN=Authority", "-keyout", "ca.key", "-out", "ca.pem")
+    signed = ["-CA", "ca.pem", "-CAkey", "ca.key", "-subj", "/CN=anna", *names]
+    tool("openssl", *_CERTIFICATE, *signed, "-keyout", "anna.key", "-out", "anna.pem")
+    server = AskingServer(with_tls=True)
+    server.client_ca = tool.home / "ca.pem"
+    with server:
+        account = Account(server, anna)
+        server.add_account(other, PASSWORD)
+        port = getattr(server, f"{ {'smtp': 'submission', 'smtps': 'submissions'}.get(scheme, scheme) }_port")
+        shown = ["--cacert", server.certificate, "--cert", "anna.pem", "--key", "anna.key", "--ssl-reqd"]
+        args = ["-sS", "--max-time", "30", "--login-options", "AUTH=EXTERNAL", *shown, f"{scheme}://localhost:{port}/"]
+        if scheme.startswith("smtp"):
+            own = MESSAGES["plain"].replace(b"boris@elsewhere.example", anna.encode())
+            (tool.home / "own").write_bytes(own)
+            args += ["--mail-from", anna, "--mail-rcpt", anna, "-T", "own"]
+        tool("curl", "-u", f"{anna}:", *args)
+        denied = tool("curl", "-u", f"{other}:", *args, allowed_codes={67})
+        assert b"denied" in denied.err
+        assert len(account.contents("INBOX")) == scheme.startswith("smtp")

@@ -1,8 +1,10 @@
 """GSSAPI against MIT Kerberos: curl signs in with a ticket, and a client of the test says what none should."""
 
+import asyncio
 import base64
 import os
 import socket
+import threading
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,6 +16,7 @@ from interop_programs import Program
 from kerberos_rig import Realm
 
 from pochta.config import Auth, Limits
+from pochta.errors import TryLater
 from pochta.testing import Server
 
 ANNA, PASSWORD = "anna@example.org", "secret"
@@ -180,3 +183,23 @@ def test_a_ticket_works_once(server: Server, realm: Realm) -> None:
         token = base64.b64encode(client.context.step())
         assert client.say(b"t AUTHENTICATE GSSAPI " + token).startswith(b"+ ")
         assert second.say(b"t AUTHENTICATE GSSAPI " + token).startswith(b"t NO [AUTHENTICATIONFAILED]")
+
+
+def test_only_so_many_wait_for_the_thread(realm: Realm, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pochta.accounts import kerberos
+
+    monkeypatch.setattr(kerberos, "WAITING_MAX", 2)
+    has_ended = threading.Event()
+
+    async def work() -> None:
+        checker = kerberos.Kerberos(realm.keytab)
+        waiting = [asyncio.create_task(checker.call(has_ended.wait)) for _ in range(2)]
+        await asyncio.sleep(0)
+        with pytest.raises(TryLater):
+            await checker.call(len, ())
+        has_ended.set()
+        await asyncio.gather(*waiting)
+        assert await checker.call(len, ()) == 0
+        checker.close()
+
+    asyncio.run(work())

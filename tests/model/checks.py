@@ -54,7 +54,8 @@ def check_fetched(view: View, uids: list[int], answer: Answer, what: str) -> Non
         if told is None:
             continue  # flags that others changed
         answered.add(line.uid)
-        held = view.mailbox.messages.get(line.uid)
+        # a removed message stays what it was
+        held = next(iter(view.mailbox.history.get(line.uid, ())), None)
         if held is not None:
             number = held.number
             wanted = {"size": len(message(number)), "subject": subject(number), "body": BODY}.get(what, told)

@@ -26,6 +26,8 @@ _LIST: Final = re.compile(rb"\* LIST \(([^()]*)\) \"/\" (?:\"([^\"]+)\"|([^\" ]+
 _STATUS: Final = re.compile(rb"\* STATUS (?:\"([^\"]+)\"|([^\" ]+)) \(([A-Z]+ \d+(?: [A-Z]+ \d+)*)\)")
 _SEARCH: Final = re.compile(rb"\* SEARCH((?: [1-9]\d*)*)(?: \(MODSEQ (\d+)\))?")
 _ENABLED: Final = re.compile(rb"\* ENABLED((?: [A-Za-z0-9=-]+)*)")
+_QUOTA: Final = re.compile(rb"\* QUOTA [^ ]+ \(([A-Z]+ \d+ \d+(?: [A-Z]+ \d+ \d+)*)\)")
+_QUOTA_ROOT: Final = re.compile(rb"\* QUOTAROOT [^ ]+ [^ ]+")
 _FLAGS: Final = re.compile(rb"\* FLAGS \(([^()]*)\)")
 
 
@@ -99,6 +101,12 @@ class Searched(NamedTuple):
         return Found(tuple(expanded(told)) if told else (), int(mod_seq) if mod_seq else None)
 
 
+class Quota(NamedTuple):
+    """`* QUOTA`: (used, limit) by resource; of QUOTAROOT none."""
+
+    limits: dict[str, tuple[int, int]]
+
+
 class Offered(NamedTuple):
     """`* FLAGS`"""
 
@@ -111,7 +119,7 @@ class Enabled(NamedTuple):
     names: tuple[str, ...]
 
 
-Response = Numbered | Vanished | Fetched | Condition | Listed | Statused | Found | Searched | Offered | Enabled
+Response = Numbered | Vanished | Fetched | Condition | Listed | Statused | Found | Searched | Offered | Enabled | Quota
 
 
 class Answer(NamedTuple):
@@ -146,6 +154,12 @@ def parse(line: bytes) -> Response:
     if match := _ESEARCH.fullmatch(line):
         words = match[3].decode().split()
         return Searched(match[1].decode(), bool(match[2]), dict(zip(words[::2], words[1::2], strict=True)))
+    if match := _QUOTA.fullmatch(line):
+        words = match[1].decode().split()
+        used, limits = map(int, words[1::3]), map(int, words[2::3])
+        return Quota(dict(zip(words[::3], zip(used, limits, strict=True), strict=True)))
+    if _QUOTA_ROOT.fullmatch(line):
+        return Quota({})
     if match := _FLAGS.fullmatch(line):
         return Offered(_flags(match[1]))
     if match := _ENABLED.fullmatch(line):

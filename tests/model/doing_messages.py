@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 from model import steps as s
 from model.checks import NO_UID, Named, check_stored, message, named, store_command, without_modified
 from model.client import Answer, Condition, Fetched, Numbered, Statused, Vanished
-from model.model import SEEN, Flags, Mailbox, View, combined, permitted, ranges, require, right_to
+from model.model import SEEN, Mailbox, View, combined, permitted, ranges, require, right_to
 from model.session import Session, Told
 from model.world import INBOX
 
@@ -31,6 +31,8 @@ def since_of(view: View, uids: list[int], pick: int | None) -> int | None:
 async def store(walk: "Walk", session: Session, step: s.Store) -> None:
     """STORE"""
     view = await session.selected()
+    if session.is_uid_only and not step.is_uid:
+        await session.must_name_by_uid(b"STORE 1 +FLAGS (\\Deleted)")
     step = replace(step, is_uid=step.is_uid or session.is_uid_only)
     which = named(view, step.picks, is_uid=step.is_uid, is_open=step.is_open, is_saved=step.is_saved)
     walk.is_void = not which.uids
@@ -127,7 +129,10 @@ async def _transfer(walk: "Walk", session: Session, step: s.Copy | s.Move, *, is
     name = walk.place(session, step.mailbox)
     refusal, target = walk.world.open(session.reader, name, "i")
     word = (b"UID " if is_uid else b"") + (b"MOVE" if is_move else b"COPY")
+    if session.is_uid_only and not step.is_uid:
+        await session.must_name_by_uid(b"%b 1 INBOX" % (b"MOVE" if is_move else b"COPY"))
     answer = await session.command(b'%b %b "%b"' % (word, which.text, name.encode()), is_selected=True)
+    walk.world.met["messages are named that are gone"] += any(uid not in view.mailbox.messages for uid in which.uids)
     if session.is_orphan:
         await _adopt(walk, session, view.mailbox, which.uids, name, target, is_move=is_move)
         return
@@ -144,16 +149,36 @@ async def _transfer(walk: "Walk", session: Session, step: s.Copy | s.Move, *, is
         walk.is_void = True
         return
     there = [uid for uid in which.uids if uid in view.mailbox.messages]
+    more = {view.mailbox.messages[uid].key for uid in there} if target.owner != view.mailbox.owner else ()
+    if _is_over_quota(walk, target, len(more), answer):
+        walk.world.met["COPY or MOVE exceeds the quota"] += 1
+        session.settle(answer, "OVERQUOTA", Told.SOME)
+        walk.is_void = True
+        return
     _check_copyuid(answer, target, there, is_move=is_move)
     _copy(walk, session.reader, view.mailbox, there, target, is_move=is_move)
     session.settle(answer, "", Told.ALL if is_uid or is_move else Told.HELD)
 
 
+def _is_over_quota(walk: "Walk", target: Mailbox, more: int, answer: Answer) -> bool:
+    """Whether so many more messages have no room, which the answer says where the sweeper decides."""
+    if not more:
+        return False
+    is_over = walk.world.accounts[target.owner].is_over(more)
+    return (answer.end.status, answer.end.code) == ("NO", "OVERQUOTA") if is_over is None else is_over
+
+
 def _copy(walk: "Walk", reader: int, source: Mailbox, uids: list[int], target: Mailbox, *, is_move: bool) -> None:
     """Flags go along as the reader sees them and may set them there."""
-    copied: list[tuple[int, Flags]] = [(source.messages[uid].number, source.flags(uid, reader)) for uid in uids]
-    for number, flags in copied:
-        target.add(number, permitted(frozenset(), flags, target.rights(reader)), reader)
+    copied = [(source.messages[uid], source.flags(uid, reader)) for uid in uids]
+    keys = {one.key: one.key if source.owner == target.owner else 0 for one, _ in copied}
+    for one, flags in copied:
+        kept = permitted(frozenset(), flags, target.rights(reader))
+        if is_move and source.owner == target.owner:
+            target.add_moved(one, kept, reader)
+            continue
+        uid = target.add(one.number, kept, reader, key=keys[one.key])
+        keys[one.key] = target.messages[uid].key
     if is_move:
         source.remove(uids)
     walk.touch(source)
@@ -225,6 +250,11 @@ async def append(walk: "Walk", session: Session, step: s.Append) -> None:
         session.settle(answer, "TRYCREATE" if refusal == "NONEXISTENT" else refusal, Told.SOME)
         walk.is_void = True
         return
+    if _is_over_quota(walk, target, step.count, answer):
+        walk.world.met["APPEND exceeds the quota"] += 1
+        session.settle(answer, "OVERQUOTA", Told.SOME)
+        walk.is_void = True
+        return
     flags = permitted(frozenset(), frozenset(step.flags), target.rights(session.reader))
     uids = [target.add(number, flags, session.reader) for number in numbers]
     walk.touch(target)
@@ -236,7 +266,14 @@ async def append(walk: "Walk", session: Session, step: s.Append) -> None:
 async def deliver(walk: "Walk", session: Session, step: s.Deliver) -> None:
     """A message arrives."""
     number, account = walk.world.next_number(), walk.world.accounts[session.reader]
-    await walk.workers.deliver(step.session % s.WORKERS, walk.account_ids[session.reader], message(number))
+    args = (step.session % s.WORKERS, walk.account_ids[session.reader], message(number))
+    if is_over := not await walk.workers.deliver(*args):
+        require(account.is_over(1) is not False, "a message is refused only over the quota", account.messages_max)
+    else:
+        require(account.is_over(1) is not True, "a message over the quota is refused", account.messages_max)
+    walk.is_void = is_over
+    if is_over:
+        return
     account.mailboxes[INBOX].add(number, frozenset(), account.number)
     walk.touch(account.mailboxes[INBOX])
 

@@ -1,4 +1,4 @@
-"""Steps that change the trees and the rights to them."""
+"""Steps that change the trees, the rights to them, and quotas."""
 
 from typing import TYPE_CHECKING
 
@@ -37,7 +37,12 @@ async def rename(walk: "Walk", session: Session, step: s.Rename) -> None:
     old, new = walk.place(session, step.mailbox), walk.place(session, step.name)
     answer = await session.command(f'RENAME "{old}" "{new}"'.encode())
     if old != INBOX:
-        _settle_tree(walk, session, answer, walk.world.rename(reader, old, new))
+        account, path = walk.world.locate(reader, old)
+        mailbox = account.mailboxes.get(path)
+        refusal = walk.world.rename(reader, old, new)
+        is_selected = any(one.view is not None and one.view.mailbox is mailbox for one in walk.sessions)
+        walk.world.met["a selected mailbox is renamed"] += is_selected and not refusal
+        _settle_tree(walk, session, answer, refusal)
         return
     account, path = walk.world.locate(reader, new)
     refusal = walk.world.refuse_making(reader, account, path)
@@ -45,7 +50,7 @@ async def rename(walk: "Walk", session: Session, step: s.Rename) -> None:
     if not refusal:
         inbox, target = account.mailboxes[INBOX], account.mailboxes[path]
         for uid, one in inbox.messages.items():
-            target.add(one.number, inbox.flags(uid, reader), reader)
+            target.add_moved(one, inbox.flags(uid, reader), reader)
         inbox.remove(list(inbox.messages))
     _settle_tree(walk, session, answer, refusal)
 
@@ -68,6 +73,14 @@ async def set_acl(walk: "Walk", session: Session, step: s.SetAcl) -> None:
     answer = await session.command(command.encode())
     refusal = walk.world.change_rights(session.reader, name, whom, mode, letters, is_denied=step.is_denied)
     _settle_tree(walk, session, answer, refusal)
+
+
+async def set_quota(walk: "Walk", session: Session, step: s.SetQuota) -> None:
+    """The quota is set, by who runs the server."""
+    account = walk.world.accounts[session.reader]
+    account.messages_max = 0 if step.room < 0 else max(1, len(account.held()) + step.room)
+    await walk.workers.set_quota(step.session % s.WORKERS, account.address, account.messages_max)
+    walk.touch(account.mailboxes[INBOX])
 
 
 def _settle_tree(walk: "Walk", session: Session, answer: Answer, refusal: str) -> None:

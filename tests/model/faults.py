@@ -13,12 +13,26 @@ from model import session
 from model import steps as s
 from pochta.app import App
 from pochta.proto.imap.view import Difference, Snapshot
-from pochta.servers.imap import condstore, qresync, telling, views
+from pochta.servers.imap import condstore, qresync, telling, uidonly, views
 from pochta.servers.imap import messages as imap_messages
+from pochta.servers.imap.fetch import fetch
+from pochta.servers.imap.listening import Listening
+from pochta.servers.imap.mailboxes import status
 from pochta.servers.imap.modes import Modes
 from pochta.servers.imap.search import search
 from pochta.servers.imap.selected import Selected
-from pochta.store import changes, flags, mailboxes, placements, reader_flags, rights, shared_copies, store
+from pochta.store import (
+    access,
+    changes,
+    flags,
+    mailboxes,
+    messages,
+    placements,
+    reader_flags,
+    rights,
+    shared_copies,
+    store,
+)
 from pochta.store.hints import HintHub
 from pochta.store.placements import Copied, FlagMode, Stored
 from pochta.store.store import Store
@@ -210,6 +224,53 @@ async def _save_nothing(*args: Any) -> bool:
     return True
 
 
+def _one_untold(modes: Modes, old: Snapshot, seqs: Sequence[int]) -> Iterator[bytes]:
+    return _removals(modes, old, seqs[:1] if modes.tells_vanished else seqs)
+
+
+def _owners_view(self: views.Views, account_id: int, mailbox_id: int, seen_by: int = 0) -> views.View:
+    return _view(self, account_id, mailbox_id)
+
+
+def _nothing(*args: Any) -> Any:
+    return False
+
+
+def _with_recent(modes: Modes, count: int, recent: int) -> bytes:
+    return b"* %d EXISTS\r\n* %d RECENT\r\n" % (count, recent)
+
+
+def _any_validity(tx: Tx, reader_id: int, name: str, right: Any, resync: Any) -> Any:
+    opened = access.open_selectable(tx, reader_id, name, right)
+    return _open_returning(tx, reader_id, name, right, resync._replace(uid_validity=opened.mailbox.uid_validity))
+
+
+def _unbounded(tx: Tx, account_id: int, *, count: int, size: int) -> tuple[int, int]:
+    row = tx.row("UPDATE account SET quota_messages = -quota_messages WHERE id = ? RETURNING 1", (account_id,))
+    assert row is not None
+    reserved = _reserve(tx, account_id, count=count, size=size)
+    tx.run("UPDATE account SET quota_messages = -quota_messages WHERE id = ?", (account_id,))
+    return reserved
+
+
+def _owners_unseen(tx: Tx, opened: access.Opened) -> access.Opened:
+    return opened
+
+
+def _none_removed(tx: Tx, table: str, *args: Any) -> Any:
+    return ([], False) if table == "removed" else _read_rows(tx, table, *args)
+
+
+def _still_there(tx: Tx, account_id: int, mailbox_id: int) -> int:
+    row = tx.row("SELECT mod_seq FROM mailbox WHERE account_id = ? AND id = ?", (account_id, mailbox_id))
+    return row[0] if row else 0
+
+
+_removals = telling.removals
+_view = views.Views.view
+_open_returning = qresync.open_returning
+_reserve = messages._reserve
+_read_rows = fetch._read_rows
 _standing = rights.standing
 _numbers = qresync._numbers
 
@@ -257,6 +318,17 @@ FAULTS: Final = (
     Fault("HIGHESTMODSEQ does not say that a removal waits", Selected, "sync", _not_held_back, _HELD_BACK),
     Fault("a saved result is empty", search, "save", _save_nothing),
     Fault("nobody is told VANISHED", Modes, "tells_vanished", property(lambda self: False)),
+    Fault("of several that vanished only one is told", telling, "removals", _one_untold),
+    Fault("readers see what the owner has seen", views.Views, "view", _owners_view),
+    Fault("UNSEEN is the owner's", status, "with_own_unseen", _owners_unseen),
+    Fault("UIDONLY takes sequence numbers", uidonly, "uses_numbers", _nothing),
+    Fault("rev2 is told RECENT", telling, "arrivals", _with_recent),
+    Fault("NOTIFY alone wakes nobody", Listening, "waits", property(lambda self: self.idle_tag is not None)),
+    Fault("who comes back is told of another mailbox of that name", qresync, "open_returning", _any_validity),
+    Fault("the quota is not asked", messages, "_reserve", _unbounded),
+    Fault("what others have seen does not move along", reader_flags, "move", _nothing),
+    Fault("FETCH does not answer for messages that are gone", fetch, "_read_rows", _none_removed),
+    Fault("a removed mailbox stays open", views, "_read_mod_seq", _still_there),
 )
 
 

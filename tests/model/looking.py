@@ -61,7 +61,7 @@ async def status(walk: "Walk", session: Session, step: s.Status) -> None:
     """STATUS, by a session that may have another mailbox selected."""
     name = walk.place(session, step.mailbox)
     refusal, _ = walk.world.open(session.reader, name, "r")
-    answer = await session.command(f'STATUS "{name}" (MESSAGES UIDNEXT UIDVALIDITY UNSEEN)'.encode())
+    answer = await session.command(f'STATUS "{name}" (MESSAGES UIDNEXT UIDVALIDITY UNSEEN DELETED SIZE)'.encode())
     walk.is_void = bool(refusal)
     if session.settle(answer, refusal, Told.SOME) and not refusal:
         walk.compare_status(answer.lines, session, name)
@@ -82,6 +82,8 @@ async def fetch(walk: "Walk", session: Session, step: s.Fetch) -> None:
     walk.is_void = not which.uids
     if walk.is_void and not is_uid:
         return
+    if session.is_uid_only and not step.is_uid:
+        await session.must_name_by_uid(b"FETCH 1 FLAGS")
     word = b"UID FETCH" if is_uid else b"FETCH"
     since = since_of(view, which.uids, step.since) if session.is_aware else None
     modifier = b"" if since is None else b" (CHANGEDSINCE %d)" % since
@@ -113,6 +115,8 @@ async def search(walk: "Walk", session: Session, step: s.Search) -> None:
     since = since_of(view, view.uids, step.pick) or 1
     key = {"picked": f'SUBJECT "test {number}."', "since": f"MODSEQ {since + 1}"}.get(kind, kind)
     options = f"RETURN ({step.returns}) " if step.returns else ""
+    if session.is_uid_only and not step.is_uid:
+        await session.must_name_by_uid(b"SEARCH ALL" if step.pick % 2 else b"UID SEARCH 1")
     word = b"UID SEARCH" if is_uid else b"SEARCH"
     answer = await session.command(b"%b %b%b" % (word, options.encode(), key.encode()), is_selected=True)
     if session.is_orphan:

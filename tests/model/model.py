@@ -13,12 +13,14 @@ told makes narrower (`Bounds`). A change comes after all that was told before it
 """
 
 from collections.abc import Iterable, Sequence
+from itertools import count
 from typing import Final, NamedTuple
 
 NO_BOUND: Final = 1 << 63
 SEEN: Final = "\\Seen"
 EVERY_RIGHT: Final = frozenset("lrswipkxtea")
 ANYONE: Final = -1  # in place of an account, in lists of rights
+_KEYS: Final = count(1)  # of messages
 
 Flags = frozenset[str]
 Rights = frozenset[str]
@@ -42,10 +44,12 @@ def require(holds: bool, rule: str, detail: object = "") -> None:
 class Message(NamedTuple):
     """A message in a mailbox; `number` stands in its subject and goes along with COPY and MOVE.
 
-    `flags` are those that everybody sees; `seen` are the accounts that have \\Seen.
+    `flags` are those that everybody sees; `seen` are the accounts that have \\Seen. Copies in one account have one
+    `key`: the quota counts them once.
     """
 
     number: int
+    key: int
     flags: Flags
     seen: frozenset[int]
 
@@ -108,19 +112,25 @@ class Mailbox:
         """Every set of flags that the reader could have seen."""
         return {one.shown(reader) for one in self.history[uid]}
 
-    def add(self, number: int, flags: Flags, reader: int) -> int:
-        """A new message, with flags as the reader has them; its uid."""
+    def add(self, number: int, flags: Flags, reader: int, *, key: int = 0) -> int:
+        """A new message, with flags as the reader has them; its uid. `key`: where it is a copy of another."""
         uid, self.uid_next = self.uid_next, self.uid_next + 1
-        self.messages[uid] = _message(number, flags, frozenset(), reader)
+        self.messages[uid] = _message(number, key or next(_KEYS), flags, frozenset(), reader)
         self.history[uid] = {self.messages[uid]}
         self._change(uid)
         return uid
+
+    def add_moved(self, message: Message, flags: Flags, mover: int) -> None:
+        """A message out of another mailbox of the account: to its other readers it is the one that they know."""
+        uid = self.add(message.number, flags, mover, key=message.key)
+        self.messages[uid] = self.messages[uid]._replace(seen=self.messages[uid].seen | message.seen - {mover})
+        self.history[uid] = {self.messages[uid]}
 
     def set_flags(self, uid: int, flags: Flags, reader: int) -> None:
         """Give a message that is there these flags, as the reader has them."""
         message = self.messages[uid]
         if message.shown(reader) != flags:
-            self.messages[uid] = _message(message.number, flags, message.seen, reader)
+            self.messages[uid] = _message(message.number, message.key, flags, message.seen, reader)
             self.history[uid].add(self.messages[uid])
             self._change(uid)
 
@@ -181,8 +191,8 @@ class Mailbox:
         require(number == self.uid_validity, "UIDVALIDITY stays", (number, self.uid_validity))
 
 
-def _message(number: int, flags: Flags, seen: frozenset[int], reader: int) -> Message:
-    return Message(number, flags - {SEEN}, seen | {reader} if SEEN in flags else seen - {reader})
+def _message(number: int, key: int, flags: Flags, seen: frozenset[int], reader: int) -> Message:
+    return Message(number, key, flags - {SEEN}, seen | {reader} if SEEN in flags else seen - {reader})
 
 
 class Cache(NamedTuple):

@@ -19,13 +19,14 @@ class Outcome:
     """What came of a list: how many steps were done, of which kinds, and the difference if there was one.
 
     `effective` counts, by kind, the steps that had something to do; `behind` those that were made while another session
-    held changes which it had not seen.
+    held changes which it had not seen; `met` what seldom happens.
     """
 
     steps: list[Step]
     done: int = 0
     effective: Counter[str] = field(default_factory=Counter)
     behind: int = 0
+    met: Counter[str] = field(default_factory=Counter)
     difference: Difference | None = None
     said: list[str] = field(default_factory=list)
 
@@ -51,6 +52,7 @@ async def run(workers: Workers, steps: Sequence[Step]) -> Outcome:
         outcome.said = walk.said()
     finally:
         walk.close()
+    outcome.met = walk.world.met
     return outcome
 
 

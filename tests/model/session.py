@@ -136,6 +136,7 @@ class Session:
         if is_closed:
             first = answer.lines[0] if answer.lines else None
             is_told = isinstance(first, Condition) and first.code == "CLOSED"
+            self.world.met["a right is lost while a mailbox is selected"] += 1
             require(is_told, "the loss of the right to read closes the mailbox", (command, answer))
             answer = answer._replace(lines=answer.lines[1:])
             self.leave()
@@ -146,6 +147,15 @@ class Session:
             self._note_mod_seqs([*self._idle_lines, *answer.lines, answer.end])
         self._idle_lines = []
         return answer
+
+    async def must_name_by_uid(self, command: bytes) -> None:
+        """A command by sequence number is refused, and nothing comes of it (RFC 9586 §3)."""
+        answer = await self.command(command, is_selected=True)
+        told = (answer.end.status, answer.end.code)
+        self.world.met["UIDONLY refuses a number"] += 1
+        require(told == ("BAD", "UIDREQUIRED"), "UIDONLY refuses sequence numbers", (command, answer.end))
+        for line in answer.lines:
+            self.hear(line, may_expunge=self.is_watching)
 
     def _note_mod_seqs(self, lines: Iterable[Response]) -> None:
         """RFC 7162 §6: at the tagged response, HIGHESTMODSEQ if it came, else the highest MODSEQ."""
@@ -163,6 +173,7 @@ class Session:
             cache = None  # what is kept of it is older than what is known
         known = b"" if cache is None else b" (QRESYNC (%b))" % self._known(cache, resume)
         answer = await self.command(b'%b "%b"%b' % (word, name.encode(), known), leaves=True)
+        answer = answer._replace(lines=self._of_new_mailbox(answer.lines))
         self.leave()  # RFC 3501 §6.3.1: a failed SELECT leaves none selected
         if mailbox is None:
             self.expect(answer, refusal)
@@ -178,6 +189,15 @@ class Session:
             answer = await self.command(b"%b (UID FLAGS)" % (b"UID FETCH 1:*" if self.is_uid_only else b"FETCH 1:*"))
             self.settle(answer, "", Told.ALL, is_asked=True)
             require(None not in view.flags.values(), "FETCH answers for every message", answer.lines)
+
+    def _of_new_mailbox(self, lines: list[Response]) -> list[Response]:
+        """What SELECT tells behind CLOSED (RFC 7162 §3.2.11); before it comes what is new of the mailbox before."""
+        for at, line in enumerate(lines):
+            if isinstance(line, Condition) and line.code == "CLOSED":
+                require(self.view is not None, "CLOSED comes where something was selected", line)
+                return lines[at + 1 :]
+        require(self.view is None, "SELECT closes the mailbox before", lines)
+        return lines
 
     def _known(self, cache: Cache, resume: int) -> bytes:
         """What the client says of itself: UIDVALIDITY and mod-sequence, perhaps its uids, perhaps their numbers."""
@@ -197,10 +217,13 @@ class Session:
         is_earlier = all(one.is_earlier for one in lines if isinstance(one, Vanished))
         require(is_earlier, "VANISHED after SELECT is EARLIER", lines)
         if cache is None or cache.uid_validity != mailbox.uid_validity:
+            self.world.met["a client comes back to another mailbox of the same name"] += cache is not None
             require(not vanished and not fetched, "a client that knows nothing is told nothing of before", lines)
             return
         require(not vanished & mailbox.messages.keys(), "VANISHED (EARLIER) names removed messages", vanished)
         gone = cache.flags.keys() - mailbox.messages.keys()
+        whose = "its own" if mailbox.owner == self.reader else "another's"
+        self.world.met[f"a client comes back to {whose} mailbox, and some is gone"] += bool(gone)
         require(gone <= vanished, "VANISHED (EARLIER) names what is gone", (gone, vanished))
         if is_limited and cache.flags:
             named = vanished | {one.uid for one in fetched}
@@ -209,6 +232,7 @@ class Session:
         for line in lines:
             if isinstance(line, Fetched | Offered):
                 self.hear(line, may_expunge=False)
+                self.world.met[f"a client comes back to {whose} mailbox, and flags have changed"] += 1
         view.cached = set(view.uids)
         self.must_know_all()
 
@@ -253,6 +277,7 @@ class Session:
         end = answer.end
         if end.status == "BYE":
             require(self.is_orphan, "BYE comes only where the mailbox was removed", end)
+            self.world.met["the selected mailbox is removed"] += 1
             return False
         require(end.status == ("NO" if refusal else "OK"), "the command ends as it must", (end, refusal))
         if refusal:
@@ -386,9 +411,14 @@ class Session:
 
     async def begin_idle(self) -> None:
         """IDLE; what is owed comes at once (`hear_idle` waits for it)."""
-        self._idle_tag = self.connection.begin(b"IDLE")
-        line = await self.connection.line()
-        require(line.startswith(b"+ "), "IDLE is granted", line)
+        tag = self.connection.begin(b"IDLE")
+        while not (line := await self.connection.line()).startswith(b"+ "):
+            self._idle_lines.append(told := parse(line))
+            # RFC 4314 §5.1.1: other rights are told before
+            is_about_rights = isinstance(told, Offered) or getattr(told, "code", "") == "PERMANENTFLAGS"
+            require(is_about_rights, "IDLE is granted", line)
+            self.hear(told, may_expunge=False)
+        self._idle_tag = tag
 
     async def hear_idle(self) -> None:
         """Wait until the client that idles, or watches, has been told everything."""
@@ -404,6 +434,7 @@ class Session:
             if isinstance(line, Condition) and line.status == "BYE":
                 require(self.is_orphan, "BYE comes only where the mailbox was removed", line)
             elif isinstance(line, Condition) and line.code == "CLOSED":
+                self.world.met["a right is lost while a client waits for news"] += 1
                 require(view is not None and view.is_closed, "CLOSED comes where a right was lost", line)
                 self.leave()
                 self._idle_lines = []

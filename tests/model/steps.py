@@ -3,7 +3,7 @@
 A step names no uid. Messages are picked by place (`picks`, each modulo the size of the view), mailboxes by place among
 those of the session's account (an int from 0) or of the others (below 0), or by name: a str, which need not exist, and
 which is in the account that is `k` further on where it begins with `~k/`. So a list stays lawful when steps are taken
-out of it. `generate` depends on its seed alone; `parse` reads what a failure prints.
+out of it. `parse` reads what a failure prints.
 """
 
 from collections.abc import Callable
@@ -59,6 +59,14 @@ class SetAcl:
     mode: str
     letters: str
     is_denied: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SetQuota:
+    """The session's account may hold so many more messages than it does; with `room` below 0, any number."""
+
+    session: int
+    room: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,25 +240,28 @@ class ListAll:
 Step = (
     Select | Unselect | Close | Store | Fetch | Search | Expunge | UidExpunge | Copy | Move | Append | Deliver
     | Create | Delete | Rename | Idle | Noop | Status | ListAll | Reconnect | SetAcl
+    | SetQuota
 )  # fmt: skip
 
 # In hundredths, about. What can fail to do anything (nothing to name, a name in use) comes more often than it counts.
 WEIGHTS: Final[dict[type[Step], int]] = {
     Select: 12, Unselect: 4, Close: 5, Store: 17, Fetch: 8, Search: 6, Expunge: 18, UidExpunge: 26, Copy: 10, Move: 14,
     Append: 14, Deliver: 5, Create: 14, Delete: 12, Rename: 20, Idle: 6, Noop: 4, Status: 6, ListAll: 4,
-    Reconnect: 6, SetAcl: 7,
+    Reconnect: 6, SetAcl: 7, SetQuota: 3,
 }  # fmt: skip
+_KINDS: Final = list(WEIGHTS)
+_WEIGHTS: Final = tuple(accumulate(WEIGHTS.values()))
 
 
-def generate(seed: int, count: int) -> list[Step]:
-    """`count` steps, always the same of one seed; a longer list begins with the shorter one."""
-    random = Random(seed)
-    kinds, weights = list(WEIGHTS), tuple(accumulate(WEIGHTS.values()))
-    steps: list[Step] = []
-    for _ in range(count):
-        (kind,) = random.choices(kinds, cum_weights=weights)
-        steps.append(_MAKERS[kind](random, random.randrange(SESSIONS)))
-    return steps
+def account_of(session: int) -> int:
+    """The account that the session signs in to."""
+    return session // WORKERS % ACCOUNTS
+
+
+def by_chance(random: Random, session: int) -> Step:
+    """Any step of the session."""
+    (kind,) = random.choices(_KINDS, cum_weights=_WEIGHTS)
+    return _MAKERS[kind](random, session)
 
 
 def _picks(random: Random) -> tuple[int, ...]:
@@ -361,6 +372,7 @@ _MAKERS: Final[dict[type[Step], Callable[[Random, int], Step]]] = {
     ListAll: lambda _, session: ListAll(session),
     Reconnect: _reconnect,
     SetAcl: _set_acl,
+    SetQuota: lambda random, session: SetQuota(session, random.choice((-1, -1, 0, 1, 2, 5))),
 }
 
 

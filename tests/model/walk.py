@@ -5,7 +5,8 @@ from typing import Any, Final
 
 from model import doing_messages, doing_trees, looking
 from model import steps as s
-from model.client import Listed, Response, Statused
+from model.checks import message
+from model.client import Listed, Quota, Response, Statused
 from model.model import Mailbox, require
 from model.session import Closed, Session
 from model.workers import Workers
@@ -20,7 +21,7 @@ LIST_ALL: Final = b'LIST "" *'
 
 def status_of(name: str, more: str = "") -> bytes:
     """STATUS as it is sent."""
-    return f'STATUS "{name}" (MESSAGES UIDNEXT UIDVALIDITY UNSEEN{more})'.encode()
+    return f'STATUS "{name}" (MESSAGES UIDNEXT UIDVALIDITY UNSEEN DELETED SIZE{more})'.encode()
 
 
 class Walk:
@@ -28,12 +29,11 @@ class Walk:
 
     def __init__(self, workers: Workers, accounts: Sequence[tuple[str, int]]) -> None:
         self.workers = workers
-        self.world = World([address for address, _ in accounts])
+        self.world = World([address for address, _ in accounts], workers.administrator)
         self.account_ids = [account_id for _, account_id in accounts]
         addresses = workers.addresses
         self.sessions = [
-            Session(addresses[n % s.WORKERS], self.world, n // s.WORKERS % s.ACCOUNTS, s.MODES[n])
-            for n in range(s.SESSIONS)
+            Session(addresses[n % s.WORKERS], self.world, s.account_of(n), s.MODES[n]) for n in range(s.SESSIONS)
         ]
         # never select: they ask STATUS and LIST; by account, then by worker
         self.observers = [
@@ -108,6 +108,7 @@ class Walk:
             if mailbox in self.touched and not mailbox.is_noselect:
                 observer = self.observers[account.number][number % s.WORKERS]
                 self.compare_status(await observer.connection.ok(status_of(path, " HIGHESTMODSEQ")), observer, path)
+        await self.compare_quotas(number)
         self.touched.clear()
         if self.is_tree_touched:
             for group in self.observers:
@@ -130,9 +131,24 @@ class Walk:
         account.learn_uid_validity(mailbox, values.pop("UIDVALIDITY"))
         if "HIGHESTMODSEQ" in values:
             mailbox.learn_highest(values.pop("HIGHESTMODSEQ"))
-        unseen = mailbox.unseen(session.reader)
-        wanted = {"MESSAGES": len(mailbox.messages), "UIDNEXT": mailbox.uid_next, "UNSEEN": unseen}
+        wanted = {
+            "MESSAGES": len(mailbox.messages),
+            "UIDNEXT": mailbox.uid_next,
+            "UNSEEN": mailbox.unseen(session.reader),
+            "DELETED": len(mailbox.deleted()),
+            "SIZE": sum(len(message(one.number)) for one in mailbox.messages.values()),
+        }
         require((line.path, values) == (name, wanted), "STATUS counts", (line, wanted))
+
+    async def compare_quotas(self, number: int) -> None:
+        """What counts in the quota, where there is one."""
+        for account in self.world.accounts:
+            if account.messages_max and any(one.owner == account.number for one in self.touched):
+                observer = self.observers[account.number][number % s.WORKERS]
+                lines = await observer.connection.ok(b"GETQUOTAROOT INBOX")
+                used, limit = next(one.limits["MESSAGE"] for one in lines if isinstance(one, Quota) and one.limits)
+                require(limit == account.messages_max, "the quota is as it was set", lines)
+                account.learn_used(used)
 
     def compare_list(self, lines: Sequence[Response], session: Session) -> None:
         """LIST tells the trees as far as the session may see them."""
@@ -201,6 +217,7 @@ _DOERS: Final[dict[type[s.Step], Callable[[Walk, Session, Any], Awaitable[None]]
     s.Delete: doing_trees.delete,
     s.Rename: doing_trees.rename,
     s.SetAcl: doing_trees.set_acl,
+    s.SetQuota: doing_trees.set_quota,
     s.Idle: looking.idle,
     s.Noop: looking.noop,
     s.Status: looking.status,

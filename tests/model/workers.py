@@ -9,11 +9,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from model.steps import WORKERS
+from model.steps import ACCOUNTS, WORKERS
 from pochta import clock, log
 from pochta.accounts import edit, passwords
 from pochta.app import App
 from pochta.config import Limits, Listener, ListenerProtocol, Settings
+from pochta.errors import Refusal, RefusalCode
 from pochta.log import Secret
 from pochta.net import connection
 from pochta.net.listen import bind_all
@@ -22,6 +23,7 @@ from pochta.store.invariants import Severity
 
 CHEAP_COST: Final = passwords.Cost(memory_kib=8, passes=1)
 DOMAIN: Final = "example.org"
+WALKS_MAX: Final = 1000  # of one `Workers`; the first account of each administers
 PASSWORD: Final = "secret"
 
 
@@ -30,6 +32,7 @@ class Workers:
 
     def __init__(self, data_dir: Path) -> None:
         self.data_dir = data_dir
+        self.administrator: int | None = 0  # among the accounts of a walk
         self.bugs: list[BaseException] = []
         self.apps: list[App] = []
         self.addresses: list[tuple[str, int]] = []
@@ -50,6 +53,7 @@ class Workers:
                 workers=WORKERS,
                 listeners=(listener,),
                 limits=Limits(min_free_bytes=0),
+                administrators=tuple(f"u{1 + n * ACCOUNTS}@{DOMAIN}" for n in range(WALKS_MAX)),
             )
             bound = bind_all(settings.listeners)
             self.addresses.append(bound[0].address[:2])
@@ -80,10 +84,20 @@ class Workers:
         now = int(clock.now_s())
         return address, await self.apps[0].store.write(0, edit.add_account, address, self._credential, 0, now)
 
-    async def deliver(self, worker: int, account_id: int, message: bytes) -> None:
-        """A message arrives at one of the workers."""
+    async def set_quota(self, worker: int, address: str, messages: int) -> None:
+        """Bound how many messages the account may hold; 0: no bound."""
+        await self.apps[worker].store.write(0, edit.set_limits, address, messages, None)
+
+    async def deliver(self, worker: int, account_id: int, message: bytes) -> bool:
+        """A message arrives at one of the workers; whether the account had room for it."""
         app = self.apps[worker]
         incoming = app.intake.open()
         incoming.write(message)
         new = await incoming.finish(int(clock.now_s()))
-        await app.store.write(account_id, messages.deliver, (account_id,), new)
+        try:
+            await app.store.write(account_id, messages.deliver, (account_id,), new)
+        except Refusal as refusal:
+            if refusal.code is not RefusalCode.OVER_QUOTA:
+                raise
+            return False
+        return True

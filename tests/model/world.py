@@ -4,10 +4,11 @@ Names of refusals are response codes of RFC 5530; "" is success. Each function a
 so that a name nobody may look up says nothing of what is there (RFC 4314 §6).
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Final
 
-from model.model import ANYONE, NO_RIGHT, Mailbox, ModSeqs, Rights
+from model.model import ANYONE, NO_RIGHT, Mailbox, ModSeqs, Rights, require
 
 DELIMITER: Final = "/"
 INBOX: Final = "INBOX"
@@ -31,6 +32,29 @@ class Account:
         self.mailboxes: dict[str, Mailbox] = {INBOX: Mailbox(number, self.mod_seqs)}
         self.mailboxes |= {name: Mailbox(number, self.mod_seqs, use) for name, use in USES.items()}
         self.uid_validity_max = 0
+        self.messages_max = 0  # the quota; 0: none
+        self.lingering: set[int] = set()  # keys of messages in removed mailboxes, which count until these are swept
+
+    def held(self) -> set[int]:
+        """The keys of all messages."""
+        return {one.key for mailbox in self.mailboxes.values() for one in mailbox.messages.values()}
+
+    def is_over(self, more: int) -> bool | None:
+        """Whether there is no room for so many more messages; None where the sweeper decides."""
+        if not self.messages_max:
+            return False
+        held = self.held()
+        if len(held) + more > self.messages_max:
+            return True
+        return None if len(held | self.lingering) + more > self.messages_max else False
+
+    def learn_used(self, number: int) -> None:
+        """The server says how many messages count in the quota."""
+        held = self.held()
+        least, most = len(held), len(held | self.lingering)
+        require(least <= number <= most, "the quota counts each message once", (number, least, most))
+        if number == least:
+            self.lingering &= held  # the others were swept
 
     def has_children(self, path: str) -> bool:
         """Whether there are names below."""
@@ -69,6 +93,7 @@ class Account:
         if mailbox.is_noselect and has_children:
             return "HASCHILDREN"
         mailbox.is_removed = True
+        self.lingering |= {one.key for one in mailbox.messages.values()}
         del self.mailboxes[path]
         if has_children:
             name = Mailbox(self.number, self.mod_seqs, above=self.uid_validity_max)
@@ -104,9 +129,11 @@ class Account:
 class World:
     """The accounts, and what each may do with the others' mailboxes."""
 
-    def __init__(self, addresses: list[str]) -> None:
+    def __init__(self, addresses: list[str], administrator: int | None) -> None:
+        self.administrator = administrator
         self.accounts = [Account(number, address) for number, address in enumerate(addresses)]
         self.message_count = 0
+        self.met: Counter[str] = Counter()  # what seldom happens, for who asks whether it did
 
     def next_number(self) -> int:
         """The number of a message that comes in."""
@@ -182,6 +209,8 @@ class World:
         refusal, mailbox = self.open(reader, name, "a", is_selectable=False)
         if mailbox is None:
             return refusal
+        if whom == ANYONE and "l" in letters and mode != "-" and not is_denied and reader != self.administrator:
+            return "NOPERM"
         if whom == mailbox.owner:
             return "CANNOT" if is_denied or mode == "-" or (mode == "" and len(letters) < 11) else ""
         entries = mailbox.denied if is_denied else mailbox.granted

@@ -88,7 +88,56 @@ def test_silence_has_an_end(answering: Answerer, answer: bytes) -> None:
         get(answering(answer), timeout_s=0.1)
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:1/", "https://127.0.0.1:1/", "http:///x", "http://127.0.0.1:0/\n"])
+@pytest.mark.parametrize("begun", [b"HTTP/1.1 200 OK\r\nA: ", b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n"])
+def test_who_drips_keeps_no_other_question_waiting(answering: Answerer, begun: bytes) -> None:
+    dripping = socket.create_server(("127.0.0.1", 0))
+    has_ended = threading.Event()
+
+    def drip() -> None:
+        accepted, _ = dripping.accept()
+        with accepted:
+            accepted.recv(65_536)
+            try:
+                accepted.sendall(begun)
+                while not has_ended.wait(0.01):
+                    accepted.sendall(b"x")
+            except OSError:
+                return
+
+    thread = threading.Thread(target=drip)
+    thread.start()
+
+    async def work() -> bytes:
+        fetcher = Fetcher(timeout_s=0.2)
+        try:
+            with pytest.raises(TryLater):
+                await fetcher.get(f"http://127.0.0.1:{dripping.getsockname()[1]}/", limit_bytes=LIMIT)
+            url = answering(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")
+            return await fetcher.get(url, limit_bytes=LIMIT)
+        finally:
+            fetcher.close()
+
+    try:
+        assert asyncio.run(work()) == b"hi"
+    finally:
+        has_ended.set()
+        thread.join()
+        dripping.close()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *(
+            "http://127.0.0.1:1/",
+            "https://127.0.0.1:1/",
+            "http:///x",
+            "http://127.0.0.1:0/\n",
+            "http://[",
+            "http://a:b/",
+        ),
+    ],
+)
 def test_nobody_there(url: str) -> None:
     with pytest.raises(TryLater):
         get(url)

@@ -1,5 +1,7 @@
 """FETCH of every item, over a message with parts, and what it does to \\Seen. RFC 3501 6.4.5, 7.4.2."""
 
+import re
+
 import pytest
 from imap_raw import Imap, fill, message
 
@@ -115,6 +117,25 @@ def test_bodystructure_of_parts(pochta: Server) -> None:
         ):
             assert part in structure or part.replace(b'"7bit"', b'"8bit"') in structure
         assert imap.fetch("FETCH 1 BODY").lower().startswith(b'body (("text" "plain"')
+
+
+@pytest.mark.rfc(6855, "8")
+@pytest.mark.parametrize("charset", ["utf-8", "latin-1"])
+@pytest.mark.parametrize("enables", [False, True], ids=["not enabled", "enabled"])
+def test_octets_beyond_ascii_stand_in_literals(pochta: Server, charset: str, enables: bool) -> None:
+    header = 'From: J\xf6rg <j\xf6rg@example.org>\r\nSubject: "Gr\xfc\xdfe\r\nContent-Type: a/b; name="\xe4"\r\n\r\n'
+    message = header.encode(charset) + b"body\r\n"
+    with Imap(pochta) as imap:
+        if enables:
+            imap.ok("ENABLE UTF8=ACCEPT")
+        assert imap.append(message)[-1].startswith(b"OK")
+        assert imap.literal("FETCH 1 BODY.PEEK[]") == message
+        for item in ("ENVELOPE", "BODYSTRUCTURE", "BODY"):
+            data = imap.fetch(f"FETCH 1 {item}")
+            assert not data.isascii()
+            while match := re.search(rb"\{(\d+)\}\r\n", data):
+                data = data[: match.start()] + data[match.end() + int(match[1]) :]
+            assert data.isascii(), data
 
 
 def test_usual_fields_of_a_huge_header_come_from_the_message(pochta: Server) -> None:

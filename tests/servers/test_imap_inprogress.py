@@ -8,6 +8,7 @@ import pytest
 from imap_raw import USER, Imap, message
 
 from pochta import clock
+from pochta.errors import Refusal, RefusalCode
 from pochta.servers.imap.progress import PERIOD_S, Progress
 from pochta.testing import Server
 
@@ -77,6 +78,54 @@ def test_what_is_told(now: list[float], tag: bytes, done: int, goal: int | None,
     now[0] += PERIOD_S
     tell(progress, done, goal)
     assert connection.sent == ([b"* OK [INPROGRESS %b] Still working on it\r\n" % code] if code else [])
+
+
+@pytest.mark.rfc(9585, "4")
+def test_what_is_done_at_once_is_told_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pochta.servers.imap.progress.PERIOD_S", 0.0)
+    connection = Connection()
+    progress = Progress(connection)  # type: ignore[arg-type]  # a stand-in
+    progress.begin(b"A1")
+
+    async def main() -> str:
+        work: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        running = asyncio.ensure_future(progress.during(work, 9))
+        while connection.flushes < 3:
+            await asyncio.wait([running], timeout=0.01)
+        work.set_result("done")
+        return await running
+
+    assert asyncio.run(main()) == "done"
+    assert set(connection.sent) == {b'* OK [INPROGRESS ("A1" 0 9)] Still working on it\r\n'}
+
+
+def test_what_is_done_at_once_ends_with_its_connection() -> None:
+    progress = Progress(Connection())  # type: ignore[arg-type]  # a stand-in
+    progress.begin(b"A1")
+
+    async def main() -> bool:
+        work: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        running = asyncio.ensure_future(progress.during(work, 9))
+        await asyncio.sleep(0)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        return work.cancelled()
+
+    assert asyncio.run(main())
+
+
+def test_a_failure_comes_through() -> None:
+    progress = Progress(Connection())  # type: ignore[arg-type]  # a stand-in
+    progress.begin(b"A1")
+
+    async def main() -> None:
+        work: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        work.set_exception(Refusal(RefusalCode.NOT_FOUND, "No"))
+        await progress.during(work, 9)
+
+    with pytest.raises(Refusal, match="No"):
+        asyncio.run(main())
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,9 @@ from random import Random  # noqa: TID251 - a test's own, seeded
 import pytest
 from imap_raw import Imap, fill, message
 
+from pochta.accounts import sharing
 from pochta.app import App
+from pochta.clock import now_s
 from pochta.config import ListenerProtocol
 from pochta.net.listen import bind_all
 from pochta.servers.imap.notify import notify as imap_notify
@@ -164,7 +166,8 @@ def test_rights_begin_and_end_the_news(shared: Server) -> None:
         reader.ok('NOTIFY SET (subtree "Other Users" (MailboxName MessageNew MessageExpunge FlagChange))')
         owner.append(message(1))
         for identifier in (OTHER, "anyone"):
-            owner.ok(f"SETACL INBOX {identifier} lr")
+            edited = sharing.parse_rights("lr")
+            shared._write(sharing.grant, "anna@example.org", "INBOX", identifier, edited, False, int(now_s()))
             lines = heard(reader, 3)
             assert lines[1] == b'* LIST (\\HasNoChildren) "/" ' + name
             assert lines[2].startswith(b"* STATUS " + name), lines

@@ -98,6 +98,19 @@ def test_a_copy_in_an_account_over_its_quota_is_told(server: Server) -> None:
         assert warning.startswith(b"* NO [OVERQUOTA]")
 
 
+@pytest.mark.rfc(9208, "4.3.1")
+def test_the_quota_told_of_is_that_of_the_account_copied_into(server: Server) -> None:
+    with Imap(server, user=CHIEF, mailbox=None) as chief, Imap(server) as anna:
+        for _ in range(2):
+            anna.append(message(1))
+        anna.ok(f"SETACL INBOX {CHIEF} lri")
+        chief.ok(f"SETQUOTA {ANNA} (MESSAGE 1)")
+        chief.ok(f'SELECT "Other Users/{ANNA}/INBOX"')
+        assert chief.ok("COPY 1 Sent") == []  # out of the full account, into one with room
+        (warning,) = chief.ok(f'COPY 1 "Other Users/{ANNA}/INBOX"')[-1:]
+        assert warning.startswith(b"* NO [OVERQUOTA]")
+
+
 @pytest.mark.rfc(5464, "3.2.1.1")
 def test_an_administrator_annotates_the_server(server: Server) -> None:
     with Imap(server, user=CHIEF, mailbox=None) as chief, Imap(server, mailbox=None) as anna:

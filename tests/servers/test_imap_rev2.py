@@ -174,11 +174,36 @@ def test_a_name_spelled_otherwise_is_told_by_its_old_name(rev2: Imap) -> None:
     assert named("CREATE Above/") == []
 
 
+@pytest.mark.rfc(9051, "8")
+@pytest.mark.parametrize("command", ["SELECT", "EXAMINE"])
+@pytest.mark.parametrize("name", ["inbox", '"Inbox"', "{5+}\r\niNBOX"])
+def test_inbox_in_another_case_is_told_by_its_old_name(rev2: Imap, command: str, name: str) -> None:
+    [line] = [line for line in rev2.ok(f"{command} {name}") if line.startswith(b"* LIST")]
+    written = name.rpartition("\n")[2].strip('"').encode()
+    assert line == b'* LIST (\\HasNoChildren) "/" INBOX ("OLDNAME" (%b))' % written
+    assert b"OLDNAME" not in b"".join(rev2.ok(f"{command} INBOX"))
+
+
+@pytest.mark.rfc(9051, "6.3.12")
+@pytest.mark.rfc(9051, "6.3.9.7")
+def test_append_tells_the_name_that_it_found(rev2: Imap) -> None:
+    told = f'* LIST (\\HasNoChildren) "/" "{NFC}" ("OLDNAME" ("{NFD}"))'.encode()
+    rev2.ok(f'CREATE "{NFC}"')
+    *lines, last = rev2.append(message(1), f'"{NFD}"')
+    assert lines == [told]
+    assert last.startswith(b"OK [APPENDUID ")
+    assert told not in rev2.append(message(2), f'"{NFC}"')
+    rev2.ok("SELECT INBOX")
+    assert told in rev2.append(message(2), f'"{NFD}"')
+    assert told in rev2.do(f'REPLACE 1 "{NFD}" '.encode() + b"{%d+}\r\n" % len(message(3)) + message(3))
+
+
 def test_without_rev2_no_old_name_is_told(filled: Server) -> None:
     with Imap(filled) as imap:
         name = "Cafe&AwE-"
         assert not [line for line in imap.ok(f"CREATE {name}") if line.startswith(b"* LIST")]
         assert not [line for line in imap.ok(f"SELECT {name}") if line.startswith(b"* LIST")]
+        assert not [line for line in imap.append(message(1), name) if line.startswith(b"* LIST")]
         assert not [line for line in imap.ok(f"DELETE {name}") if line.startswith(b"* LIST")]
 
 

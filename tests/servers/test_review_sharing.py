@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 from imap_raw import Imap, message
 
-from pochta.store import annotations, mailboxes
+from pochta.store import annotations, flags, mailboxes
 from pochta.testing import Server
 
 OWNER, READER, OTHER = "owner@example.org", "reader@example.org", "other@example.org"
@@ -224,3 +224,46 @@ def test_text_of_a_removed_message_comes_with_the_flags_that_the_reader_knows(ow
     assert b"FLAGS (Open" in first
     assert b"\\Seen" not in first
     assert b"\\Seen" in second
+
+
+@pytest.mark.rfc(5464, "3.2")
+def test_private_annotations_of_a_reader_leave_no_trace_for_others(owner: Imap, reader: Imap) -> None:
+    owner.ok(f"SETACL Box {READER} lrs")
+    owner.ok("NOTIFY SET (selected (MessageNew MessageExpunge FlagChange)) (personal (MailboxMetadataChange))")
+    before = owner.ok("STATUS Box (HIGHESTMODSEQ)")
+    reader.ok(f'SETMETADATA {BOX} (/private/comment "hers")')
+    assert owner.ok("STATUS Box (HIGHESTMODSEQ)") == before
+    assert reader.ok(f"GETMETADATA {BOX} /private/comment")[0].endswith(b'(/private/comment "hers")')
+    assert owner.ok("GETMETADATA Box /private/comment")[0].endswith(b"(/private/comment NIL)")
+    owner.ok(f"SETACL Box {READER} lrsw")
+    reader.ok(f'SETMETADATA {BOX} (/shared/comment "everybody\'s")')
+    assert owner.line().startswith(b"* METADATA Box /shared/comment")
+
+
+def test_a_reader_leaves_the_owner_some_keywords(
+    owner: Imap, reader: Imap, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner.ok(f"SETACL Box {READER} lrswi")
+    owner.ok("SELECT Box")
+    reader.ok(f"SELECT {BOX}")
+    taken = 2  # Open, Divorce
+    room = flags.KEYWORD_BITS - flags.KEPT_FOR_OWNER - taken
+    reader.ok(f"STORE 1 +FLAGS.SILENT ({' '.join(f'k{n}' for n in range(room))})")
+    assert reader.do("STORE 1 +FLAGS (one-more)")[-1].startswith(b"NO [LIMIT]")
+    assert reader.append(message(5), f"{BOX} (one-more)")[-1].startswith(b"NO [LIMIT]")
+    reader.ok("STORE 1 +FLAGS (k1)")
+    reader.append(message(6), "INBOX (one-more)")
+    reader.ok("SELECT INBOX")
+    assert reader.do(f"COPY 1 {BOX}")[-1].startswith(b"NO [LIMIT]")
+    owner.ok(f"STORE 1 +FLAGS.SILENT ({' '.join(f'o{n}' for n in range(flags.KEPT_FOR_OWNER))})")
+    assert owner.do("STORE 1 +FLAGS (one-more)")[-1].startswith(b"NO [LIMIT]")
+
+
+@pytest.mark.rfc(3501, "6.3.2")
+def test_who_may_change_nothing_takes_no_recent_from_others(owner: Imap, reader: Imap) -> None:
+    owner.ok(f"SETACL Box {READER} lrs")
+    for _ in range(2):
+        assert b"* 1 RECENT" in reader.ok(f"SELECT {BOX}")
+    owner.ok(f"SETACL Box {READER} lrsw")
+    assert b"* 1 RECENT" in reader.ok(f"SELECT {BOX}")
+    assert b"* 0 RECENT" in owner.ok("SELECT Box")

@@ -10,6 +10,7 @@ from test_signin_certificate import AskingServer
 
 from pochta.accounts import edit, sharing, throttle
 from pochta.config import Limits, Oauth
+from pochta.store import directory
 from pochta.store.store import Store
 from pochta.testing import Server
 
@@ -60,11 +61,12 @@ def test_who_is_vouched_for_is_no_lookalike(server: Server, issuer: Issuer, clai
 
 
 def test_nobody_is_let_in_as_a_shared_account(server: Server, issuer: Issuer) -> None:
-    """Also when somebody has enabled it: its owner is nobody."""
+    """Also where the row says that it is enabled, which `edit` refuses: its owner is nobody."""
 
     async def share(store: Store) -> None:
         await store.write(0, sharing.add, TEAM, 0, 1)
-        await store.write(0, edit.set_enabled, TEAM, True)
+        local_part, domain = edit.key(TEAM)
+        await store.write(0, directory.set_enabled, domain, local_part, True)
 
     server.run(share)
     server.set_password(TEAM, PASSWORD)

@@ -6,7 +6,7 @@ where it is small enough; `run` does one of them. A plan run twice is empty the 
 broken off is simply run again.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -18,13 +18,19 @@ from pochta.accounts.directory import MAX_ALIAS_HOPS
 from pochta.accounts.quota import NO_QUOTA, show_quota
 from pochta.errors import SetupError
 from pochta.proto.address import address_key, split_detail
-from pochta.store import directory
+from pochta.store import directory, mailboxes, rights
 from pochta.store.directory import Account, Alias, Domain
 from pochta.store.dkim_keys import NewKey
+from pochta.store.rights import letters_of
 from pochta.store.tx import Tx
 
 ROWS_A_STEP: Final = 1000  # what a lane function may touch
 ROWS_AN_ACCOUNT: Final = 20  # itself, six mailboxes, their subscriptions and news
+ROWS_A_SHARE: Final = 6  # itself, two accounts, the mailbox, their news
+FIRST_NAMES: Final = tuple(path for path, _ in mailboxes.FIRST_MAILBOXES)
+
+Lists = dict[str, dict[Key | None, tuple[str, str]]]
+"""Of one account: by mailbox and by whom (None: anyone), the rights granted and denied."""
 
 Argument = str | int | None | list[str] | tuple[NewKey, ...]
 
@@ -37,6 +43,7 @@ class Known:
     accounts: dict[Key, Account]
     credentials: dict[Key, str]
     aliases: dict[Key, Alias]
+    lists: dict[Key, Lists]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +69,7 @@ _VERBS: Final[dict[str, Callable[..., object]]] = {
     "set_enabled": edit.set_enabled,
     "set_limits": edit.set_limits,
     "add_shared": sharing.add,
+    "set_share": sharing.set_share,
     "remove_account": edit.remove_account,
     "put_alias": edit.put_alias,
     "set_targets": edit.set_targets,
@@ -69,14 +77,30 @@ _VERBS: Final[dict[str, Callable[..., object]]] = {
 }
 
 
-def known(tx: Tx) -> Known:
-    """Everything the store holds about domains, accounts and aliases; all rows at once: for commands."""
+def known(tx: Tx, owners: Sequence[Key] = ()) -> Known:
+    """Everything the store holds about domains, accounts and aliases; all rows at once: for commands.
+
+    Of mailboxes and who has rights to them, those of `owners`; a statement for each mailbox.
+    """
+    accounts = {(one.local_part, one.domain): one for one in directory.accounts(tx)}
     return Known(
         {one.name: one for one in directory.domains(tx)},
-        {(one.local_part, one.domain): one for one in directory.accounts(tx)},
+        accounts,
         {(local_part, domain): credential for domain, local_part, credential in directory.credentials(tx)},
         {(one.local_part, one.domain): one for one in directory.aliases(tx)},
+        {key: _lists(tx, accounts[key].id) for key in owners if key in accounts},
     )
+
+
+def _lists(tx: Tx, account_id: int) -> Lists:
+    return {
+        mailbox.path: {
+            None if one.address is None else edit.key(one.address): (letters_of(one.granted), letters_of(one.denied))
+            for one in rights.entries(tx, account_id, mailbox.id)
+        }
+        for mailbox in mailboxes.list_all(tx, account_id)
+        if not mailbox.is_noselect
+    }
 
 
 def settle_credentials(
@@ -108,7 +132,7 @@ def plan(
 
     Raises:
         SetupError: an address at no domain, a new account without password, a name taken by the other kind, a target
-            that nobody has, a circle of aliases.
+            that nobody has, a circle of aliases, a share of or with nobody.
     """
     _check_domains(declaration, state, prune)
     _check_kinds(declaration, state, prune)
@@ -116,6 +140,7 @@ def plan(
     changes = list(_removals(declaration, state, now)) if prune else []
     changes += _domain_changes(declaration, state, now, prune)
     changes += _account_changes(declaration, state, credentials, now)
+    changes += _share_changes(declaration, state, now, prune)
     changes += _alias_changes(declaration, state, now)
     if prune:
         gone = [name for name in state.domains if name not in declaration.domains]
@@ -193,11 +218,7 @@ def _account_changes(declaration: Declaration, state: Known, credentials: dict[K
             yield Change("add_account", args, line, ROWS_AN_ACCOUNT)
             yield from _limit_changes(declared, None)
             continue
-        if declared.is_shared and not existing.is_shared:
-            raise SetupError(
-                f"{declaration.source}: account {declared.address}: shared: it is an account that somebody signs in to;"
-                " remove that one first, with its mail, or remove the line"
-            )
+        _check_sharing(declaration.source, declared, existing)
         if credential is not None:
             line = f"~ account {existing.address}: password"
             yield Change("set_credential", (existing.address, credential), line)
@@ -208,6 +229,22 @@ def _account_changes(declaration: Declaration, state: Known, credentials: dict[K
             line = f"~ account {existing.address}: {'enabled' if declared.is_enabled else 'disabled'}"
             yield Change("set_enabled", (existing.address, declared.is_enabled), line)
         yield from _limit_changes(declared, existing)
+
+
+def _check_sharing(source: str, declared: DeclaredAccount, existing: Account) -> None:
+    """Refuse what would turn an account that somebody signs in to into a shared one unawares, or the other way."""
+    what = f"{source}: account {declared.address}: shared"
+    if declared.is_shared and not existing.is_shared:
+        raise SetupError(
+            f"{what}: it is an account that somebody signs in to; make it shared by `pochta share convert`, or remove"
+            " the line"
+        )
+    has_password = declared.password is not None or declared.password_hash is not None
+    if existing.is_shared and (has_password or declared.is_enabled):
+        raise SetupError(
+            f"{what}: it is a shared account, nobody signs in to it; let somebody again by `pochta share convert"
+            " --back`, or declare it as shared = true"
+        )
 
 
 def _limit_changes(declared: DeclaredAccount, existing: Account | None) -> Iterator[Change]:
@@ -231,6 +268,26 @@ def _alias_changes(declaration: Declaration, state: Known, now: int) -> Iterator
         elif existing.targets != declared.targets:
             line = f"~ alias {existing.address}: targets {', '.join(targets)}"
             yield Change("set_targets", (existing.address, targets), line, row_count + len(existing.targets))
+
+
+def _share_changes(declaration: Declaration, state: Known, now: int, prune: bool) -> Iterator[Change]:
+    """What gives everybody the rights that are declared; rights of which the file says nothing stay, pruned or not."""
+    accounts = declaration.accounts.keys() | (set() if prune else state.accounts.keys())
+    for share in declaration.shares.values():
+        where = f"{declaration.source}: share of {share.address}"
+        for name, address, key in (("address", share.address, share.key), ("who", share.whom, share.whom_key)):
+            if key is not None and key not in accounts:
+                raise SetupError(f"{where}: {name}: there is no account {address}; declare it")
+        lists = state.lists.get(share.key, {path: {} for path in FIRST_NAMES})
+        if share.mailbox != sharing.EVERY_MAILBOX and share.mailbox not in lists:
+            raise SetupError(f"{where}: mailbox: it has no mailbox {share.mailbox}; make it first, or correct the name")
+        wanted = (share.granted, share.denied)
+        for path in lists if share.mailbox == sharing.EVERY_MAILBOX else (share.mailbox,):
+            is_named = path != share.mailbox and (share.key, path, share.whom_key) in declaration.shares
+            if not is_named and lists[path].get(share.whom_key, ("", "")) != wanted:
+                denied = f", not {share.denied}" if share.denied else ""
+                line = f"~ share {share.address} {path}: {share.whom} {share.granted or 'nothing'}{denied}"
+                yield Change("set_share", (share.address, path, share.whom, *wanted, now), line, ROWS_A_SHARE)
 
 
 def _check_domains(declaration: Declaration, state: Known, prune: bool) -> None:

@@ -2,6 +2,7 @@
 
     [[domain]]   name, catch_all          [[account]]  address, password or password_hash, quota, enabled,
     [[alias]]    address, targets                            quota_messages, quota_mailboxes, shared
+    [[share]]    address, mailbox, who, rights, deny
 
 Every refusal is a `SetupError` of one line: file, table, key, what is wrong, remedy; none shows a password.
 """
@@ -12,10 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from pochta.accounts import edit, passwords
+from pochta.accounts import edit, passwords, sharing
 from pochta.accounts.quota import NO_QUOTA, parse_number, parse_quota
-from pochta.errors import Refusal, SetupError
+from pochta.errors import Refusal, RefusalCode, SetupError
 from pochta.log import Secret
+from pochta.store.access import ANYBODY
+from pochta.store.mailboxes import DELIMITER, split_path
+from pochta.store.rights import Edit, letters_of
 
 MAX_FILE_BYTES: Final = 64 * 1024 * 1024  # some 300 000 accounts with their hashes
 NONE: Final = "none"
@@ -62,13 +66,35 @@ class DeclaredAlias:
 
 
 @dataclass(frozen=True, slots=True)
+class DeclaredShare:
+    """What `whom` may do in `mailbox` of the account; of EVERY_MAILBOX, in those that no other share of theirs names.
+
+    Rights as letters, whole: what is not among `granted` or `denied` is neither.
+    """
+
+    address: str
+    key: Key
+    mailbox: str
+    whom: str
+    whom_key: Key | None  # None: anyone
+    granted: str
+    denied: str
+
+
+@dataclass(frozen=True, slots=True)
 class Declaration:
-    """A whole file, each list by key."""
+    """A whole file, each list by key; shares by account, mailbox and whom."""
 
     source: str
     domains: dict[str, DeclaredDomain]
     accounts: dict[Key, DeclaredAccount]
     aliases: dict[Key, DeclaredAlias]
+    shares: dict[tuple[Key, str, Key | None], DeclaredShare]
+
+    @property
+    def owners(self) -> tuple[Key, ...]:
+        """Of whose mailboxes it declares shares."""
+        return tuple({key for key, _, _ in self.shares})
 
 
 def read(path: Path) -> Declaration:
@@ -102,11 +128,12 @@ def parse(text: str, source: str) -> Declaration:
     except tomllib.TOMLDecodeError as error:
         raise SetupError(f"{source}: not TOML: {error}; correct that line") from None
     except RecursionError:
-        raise SetupError(f"{source}: nested too deep; only [[domain]], [[account]] and [[alias]] are known") from None
+        known = ", ".join(f"[[{name}]]" for name in _KEYS)
+        raise SetupError(f"{source}: nested too deep; known are {known}") from None
     for name in raw:
         if name not in _KEYS:
             raise SetupError(f"{source}: {name}: no such table; {_remedy(name, tuple(_KEYS))}")
-    made = Declaration(source, {}, {}, {})
+    made = Declaration(source, {}, {}, {}, {})
     for table in _tables(raw, "domain", source):
         domain = _domain(table)
         _put(made.domains, domain.key, domain, f"{table.where}: name")
@@ -118,6 +145,9 @@ def parse(text: str, source: str) -> Declaration:
         if alias.key in made.accounts:
             raise SetupError(f"{table.where}: address: {alias.address} is an account too; remove one of the two")
         _put(made.aliases, alias.key, alias, f"{table.where}: address")
+    for table in _tables(raw, "share", source):
+        share = _share(table)
+        _put(made.shares, (share.key, share.mailbox, share.whom_key), share, f"{table.where}: who")
     return made
 
 
@@ -134,6 +164,7 @@ _KEYS: Final = {
         "shared",
     ),
     "alias": ("address", "targets"),
+    "share": ("address", "mailbox", "who", "rights", "deny"),
 }
 
 
@@ -265,3 +296,34 @@ def _alias(table: _Table) -> DeclaredAlias:
     except Refusal as refusal:
         raise table.refused(field, refusal) from None
     return DeclaredAlias(address, key, stored)
+
+
+def _share(table: _Table) -> DeclaredShare:
+    address, mailbox, whom = table.required("address"), table.required("mailbox"), table.required("who")
+    field = "address"
+    try:
+        key = edit.key(address)
+        field = "mailbox"
+        if mailbox != sharing.EVERY_MAILBOX:
+            mailbox = DELIMITER.join(split_path(mailbox))
+        field = "who"
+        whom_key = None if whom == ANYBODY else edit.key(whom)
+        field = "rights"
+        granted = _letters(table, field)
+        field = "deny"
+        denied = _letters(table, field)
+    except Refusal as refusal:
+        raise table.refused(field, refusal) from None
+    if not granted and not denied:
+        raise SetupError(f'{table.where}: rights: missing; add the line rights = "read", or deny = "…"')
+    if whom_key == key:
+        raise SetupError(f"{table.where}: who: the owner has all rights; name somebody else, or remove the table")
+    return DeclaredShare(address, key, mailbox, whom, whom_key, granted, denied)
+
+
+def _letters(table: _Table, key: str) -> str:
+    """The rights under `key`, as letters."""
+    edited, found = sharing.parse_rights(table.text(key) or "")
+    if edited is not Edit.REPLACE:
+        raise Refusal(RefusalCode.INVALID_NAME, "a sign is for changes; write all the rights there are to be")
+    return letters_of(found)

@@ -140,9 +140,12 @@ def set_enabled(tx: Tx, address: str, is_enabled: bool) -> None:
     """Allow or forbid signing in; mail is taken either way. What is so already ends no session.
 
     Raises:
-        Refusal: INVALID_NAME, NO_SUCH_USER.
+        Refusal: INVALID_NAME, NO_SUCH_USER; CANNOT, a shared account.
     """
     one = account(tx, address)
+    if is_enabled and one.is_shared:
+        text = f"{one.address} is shared, nobody signs in to it; `pochta share convert --back` lets somebody again"
+        raise Refusal(RefusalCode.CANNOT, text)
     if one.is_enabled != is_enabled:
         directory.set_enabled(tx, one.domain, one.local_part, is_enabled)
 

@@ -199,6 +199,8 @@ class Gssapi(_Exchange):
         if self._is_wrapping:
             return await self._finish(response)
         if self._ticket is None:
+            # before the ticket is looked at, which is dear, and done in one thread for everybody
+            await self._door.admit(service=self._channel.service, peer=self._channel.peer)
             self._ticket = self._kerberos.begin(self._channel.service)
         ticket = self._ticket
         if ticket.is_complete():

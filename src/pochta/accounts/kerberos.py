@@ -20,12 +20,15 @@ from gssapi.raw.misc import GSSError
 
 from pochta import log
 from pochta.accounts.auth import Service
-from pochta.errors import LocalProtocolError, Refusal, RefusalCode
+from pochta.errors import LocalProtocolError, Refusal, RefusalCode, TryLater
 
 KERBEROS_5: Final = "1.2.840.113554.1.2.2"  # RFC 4121 §1
 
 # RFC 9051 §6.2.2, RFC 4954 §4, RFC 5034 §4: what each protocol calls itself
 SERVICE_NAMES: Final = {Service.IMAP: "imap", Service.SMTP: "smtp", Service.POP3: "pop"}
+
+WAITING_MAX: Final = 256  # calls at once, as of passwords (`auth.DEFAULT_QUEUE`); a ticket takes about 1 ms
+RETRY_S: Final = 5.0
 
 T = TypeVar("T")
 
@@ -36,6 +39,7 @@ class Kerberos:
     def __init__(self, keytab: Path) -> None:
         self._store: dict[bytes | str, bytes | str] = {"keytab": f"FILE:{keytab}"}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="gssapi")
+        self._waiting = 0
 
     def close(self) -> None:
         """Give up what waits."""
@@ -48,13 +52,20 @@ class Kerberos:
     async def call(self, work: Callable[..., T], *args: object) -> T:
         """`work(*args)` in the thread.
 
-        Raises: Refusal, AUTH_FAILED, when the library refuses; the detail is the reason for the log.
+        Raises:
+            Refusal: AUTH_FAILED, when the library refuses; the detail is the reason for the log.
+            TryLater: too many wait already.
         """
+        if self._waiting >= WAITING_MAX:
+            raise TryLater("too many sign-ins at once", RETRY_S)
+        self._waiting += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, work, *args)
         except GSSError as error:
             log.event("gssapi.refused", error=error)
             raise _refused("ticket") from None
+        finally:
+            self._waiting -= 1
 
     def context(self) -> Any:  # Any: the library has no types for mypy
         """A new security context on our side; blocks."""

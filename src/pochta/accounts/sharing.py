@@ -8,13 +8,14 @@ from typing import Final, NamedTuple
 
 from pochta.accounts import edit
 from pochta.errors import Refusal, RefusalCode
-from pochta.store import access, directory, mailboxes, rights
+from pochta.store import access, changes, directory, mailboxes, rights
 from pochta.store.directory import Account
 from pochta.store.mailboxes import Mailbox
 from pochta.store.rights import Edit, Right
 from pochta.store.tx import Tx
 
 EVERY_MAILBOX: Final = "*"
+MAILBOXES_A_STEP: Final = 100  # of which one lane function changes the lists: 600 rows
 
 # What people call sets of rights; any other text is letters of RFC 4314 §2.1
 NAMED: Final = {
@@ -64,39 +65,79 @@ def add(tx: Tx, address: str, quota_bytes: int, now: int) -> int:
     return account_id
 
 
+def convert(tx: Tx, address: str, is_shared: bool) -> None:
+    """Make a shared account of one that somebody signed in to, whose sessions end; or the other way round.
+
+    Mail, mailboxes, rights and the password stay.
+
+    Raises:
+        Refusal: INVALID_NAME, NO_SUCH_USER; EXISTS, it is so already.
+    """
+    one = edit.account(tx, address)
+    if one.is_shared == is_shared:
+        raise Refusal(RefusalCode.EXISTS, f"{one.address} is {'' if is_shared else 'not '}a shared account")
+    directory.set_shared(tx, one.domain, one.local_part, is_shared)
+    directory.set_enabled(tx, one.domain, one.local_part, not is_shared)
+    changes.announce_to_everybody(tx)  # its mailboxes have other names now
+
+
 def grant(
-    tx: Tx, address: str, mailbox: str, whom: str, edited: tuple[Edit, Right], is_denied: bool, now: int
+    tx: Tx,
+    address: str,
+    mailbox: str,
+    whom: str,
+    edited: tuple[Edit, Right],
+    is_denied: bool,
+    now: int,
+    done: int = 0,
 ) -> tuple[str, ...]:
-    """Change what `whom` may do in a mailbox of the account, or in EVERY_MAILBOX; their names. 5 statements each.
+    """Change what `whom` may do in a mailbox of the account, or in EVERY_MAILBOX; their names. 8 statements each.
+
+    Of every mailbox, MAILBOXES_A_STEP behind the first `done`; fewer when there are no more.
 
     Raises:
         Refusal: INVALID_NAME, NO_SUCH_USER, NOT_FOUND, CANNOT (the owner), LIMIT.
     """
     account = edit.account(tx, address)
     reader_id = _reader(tx, whom)
-    found = _mailboxes(tx, account, mailbox)
+    found = _mailboxes(tx, account, mailbox)[done : done + MAILBOXES_A_STEP]
     for one in found:
         rights.change(tx, account.id, one.id, reader_id, *edited, is_denied, now)
+    rights.refuse_too_many(tx, account.id)
     return tuple(one.path for one in found)
 
 
-def revoke(tx: Tx, address: str, mailbox: str, whom: str, now: int) -> tuple[str, ...]:
+def set_share(tx: Tx, address: str, mailbox: str, whom: str, granted: str, denied: str, now: int) -> None:
+    """Let `whom` have exactly these rights, as letters, in a mailbox of the account, and be denied those.
+
+    Raises:
+        Refusal: as `grant`.
+    """
+    for letters, is_denied in ((granted, False), (denied, True)):
+        grant(tx, address, mailbox, whom, (Edit.REPLACE, rights.parse(letters)), is_denied, now)
+
+
+def revoke(tx: Tx, address: str, mailbox: str, whom: str, now: int, done: int = 0) -> tuple[str, ...]:
     """Take whatever `whom` was granted or denied in a mailbox of the account, or in EVERY_MAILBOX; their names.
+
+    At most MAILBOXES_A_STEP; `done` tells how many were taken before.
 
     Raises:
         Refusal: INVALID_NAME, NO_SUCH_USER; NOT_FOUND, the mailbox, or there was nothing to take.
     """
     account = edit.account(tx, address)
     reader_id = _reader(tx, whom)
-    taken: list[str] = []
-    for one in _mailboxes(tx, account, mailbox):
-        if any(entry.reader_id == reader_id for entry in rights.entries(tx, account.id, one.id)):
-            for is_denied in (False, True):
-                rights.change(tx, account.id, one.id, reader_id, Edit.REPLACE, rights.NONE, is_denied, now)
-            taken.append(one.path)
-    if not taken:
+    rows = tx.rows(
+        "SELECT mailbox_id FROM mailbox_right WHERE account_id = ? AND reader_id = ?", (account.id, reader_id)
+    )
+    listed = {row[0] for row in rows}
+    found = [one for one in _mailboxes(tx, account, mailbox) if one.id in listed][:MAILBOXES_A_STEP]
+    for one in found:
+        for is_denied in (False, True):
+            rights.change(tx, account.id, one.id, reader_id, Edit.REPLACE, rights.NONE, is_denied, now)
+    if not found and not done:
         raise Refusal(RefusalCode.NOT_FOUND, f"{whom} was granted nothing there")
-    return tuple(taken)
+    return tuple(one.path for one in found)
 
 
 def _reader(tx: Tx, whom: str) -> int:

@@ -98,6 +98,10 @@ class TokenVerifier:
             raise _refused("expired")
         if now < not_before - LEEWAY_S:
             raise _refused("not_yet")
+        # RFC 8705 §3, RFC 9449 §7.2: a token with "cnf" is good only with a proof of the key that it names; neither
+        # mechanism carries one, and as a bearer's it would let in whoever stole it.
+        if "cnf" in claims:
+            raise _refused("bound")
 
     def _name(self, claims: dict[str, Any]) -> str:  # Any: as above
         name = claims.get(self._claim)

@@ -1,4 +1,4 @@
-"""`pochta apply`: domains, accounts and aliases from a file."""
+"""`pochta apply`: domains, accounts, aliases and shares from a file."""
 
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from pochta.cli.output import counted
 @click.option("--prune", is_flag=True, help="Remove what the file does not declare, accounts with their mail.")
 @click.pass_context
 def command(ctx: click.Context, file: Path, dry_run: bool, prune: bool) -> None:
-    """Make domains, accounts and aliases what a file declares.
+    """Make domains, accounts, aliases and shares what a file declares.
 
     Prints each change; a second run changes nothing. Up to 50 new accounts are made in one transaction.
     """
@@ -27,7 +27,7 @@ def command(ctx: click.Context, file: Path, dry_run: bool, prune: bool) -> None:
     declaration = declare.read(file)
 
     async def bring_up(store: Store) -> int:
-        state = await store.read(0, apply.known)
+        state = await store.read(0, apply.known, declaration.owners)
         credentials = apply.settle_credentials(declaration, state, threads=default_workers(), is_dry_run=dry_run)
         now = int(clock.now_s())
         changes = apply.plan(declaration, state, credentials, now=now, prune=prune)

@@ -35,7 +35,7 @@ COMMANDS: Final[dict[str, Row]] = {
     "dns": Row("pochta.cli.dns", "Print the DNS records that DOMAIN needs, or compare them with what DNS says."),
     "status": Row("pochta.cli.status", "Show how the running server is doing."),
     "demo": Row("pochta.cli.demo", "Start a complete server on this machine, to try it out."),
-    "apply": Row("pochta.cli.apply", "Make domains, accounts and aliases what a file declares."),
+    "apply": Row("pochta.cli.apply", "Make domains, accounts, aliases and shares what a file declares."),
     "index": Row("pochta.cli.index", "The text index that SEARCH asks: how it stands, made anew."),
     "check": Row("pochta.cli.check", "Look for contradictions in the store."),
     "backup": Row("pochta.cli.backup", "Put a copy of everything into DIR, which must be new or empty."),

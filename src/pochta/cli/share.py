@@ -1,11 +1,21 @@
 """`pochta share`: mailboxes that several people use."""
 
+from typing import TYPE_CHECKING, TypeVarTuple
+
 import click
 
 from pochta import clock
 from pochta.cli.arguments import ADDRESS, QUOTA, json_option
-from pochta.cli.opening import read, write
+from pochta.cli.opening import read, with_store, write
 from pochta.cli.output import counted, print_json, print_table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pochta.store.store import Store
+    from pochta.store.tx import Tx
+
+Args = TypeVarTuple("Args")
 
 
 @click.group("share")
@@ -22,6 +32,17 @@ def add(ctx: click.Context, address: str, quota: int) -> None:
     from pochta.accounts import sharing
 
     write(ctx, sharing.add, address, quota, int(clock.now_s()))
+
+
+@command.command("convert")
+@click.argument("address", type=ADDRESS)
+@click.option("--back", is_flag=True, help="Let somebody sign in to it again, with its old password.")
+@click.pass_context
+def convert(ctx: click.Context, address: str, back: bool) -> None:
+    """Make the account ADDRESS, with its mail, one that nobody signs in to; open connections end."""
+    from pochta.accounts import sharing
+
+    write(ctx, sharing.convert, address, not back)
 
 
 @command.command("list")
@@ -62,9 +83,7 @@ def grant(ctx: click.Context, address: str, mailbox: str, who: str, rights: str,
     from pochta.accounts import sharing
 
     edited = sharing.parse_rights(rights)
-    changed = write(ctx, sharing.grant, address, mailbox, who, edited, deny, int(clock.now_s()))
-    if mailbox == sharing.EVERY_MAILBOX:
-        click.echo(f"Changed {counted(len(changed), 'mailbox')}")
+    _in_steps(ctx, mailbox, sharing.grant, address, mailbox, who, edited, deny, int(clock.now_s()))
 
 
 @command.command("revoke")
@@ -76,6 +95,23 @@ def revoke(ctx: click.Context, address: str, mailbox: str, who: str) -> None:
     """Take back whatever WHO was granted or denied in MAILBOX (* for all) of ADDRESS."""
     from pochta.accounts import sharing
 
-    changed = write(ctx, sharing.revoke, address, mailbox, who, int(clock.now_s()))
+    _in_steps(ctx, mailbox, sharing.revoke, address, mailbox, who, int(clock.now_s()))
+
+
+def _in_steps(
+    ctx: click.Context, mailbox: str, fn: "Callable[[Tx, *Args, int], tuple[str, ...]]", *args: *Args
+) -> None:
+    """Call `fn` with how many it has changed so far, until it changes few; say how many of every mailbox."""
+    from pochta.accounts import sharing
+
+    async def run(store: "Store") -> int:
+        count = 0
+        while True:
+            changed = len(await store.write(0, fn, *args, count))
+            count += changed
+            if changed < sharing.MAILBOXES_A_STEP:
+                return count
+
+    count = with_store(ctx, run)
     if mailbox == sharing.EVERY_MAILBOX:
-        click.echo(f"Changed {counted(len(changed), 'mailbox')}")
+        click.echo(f"Changed {counted(count, 'mailbox')}")

@@ -11,7 +11,8 @@ Taken out is what has no row any more: once an hour the ids of both sides are co
 because a search asks the store where a message stands. That comparison also finds a file that lacks something.
 
 Invariants: a file that is damaged, of another version, or not of this store, is removed and made again; while it is
-not there SEARCH reads the messages. Nothing here changes the store.
+not there SEARCH reads the messages. A file that cannot be opened or read keeps no other account from being fed. Nothing
+here changes the store.
 """
 
 import asyncio
@@ -36,7 +37,7 @@ from pochta.store.tx import Tx
 GATHER_S: Final = 1.0  # arrivals are indexed together: each commit makes a part of the index that is merged later
 LOOK_EVERY_S: Final = 60.0  # at all accounts, for lost hints
 COMPARE_EVERY_S: Final = 3600.0
-RETRY_S: Final = 60.0  # after a full disk
+RETRY_S: Final = 60.0  # after a full disk; an account whose file cannot be used waits as long
 PAUSE_FACTOR: Final = 1.0  # pause after a batch, in times of what it took
 PAUSE_MAX_S: Final = 0.5
 OPEN_MAX: Final = 8  # files open for writing, each with a cache of up to file.CACHE_KIB (INV-7)
@@ -78,6 +79,7 @@ class Indexer:
         self._left: dict[int, int] = {}  # account -> messages that wait, at most
         self._seen: dict[int, int] = {}  # account -> mod_seq up to which it is indexed
         self._heard: dict[int, int] = {}  # account that is behind -> mod_seq that was told
+        self._resting: dict[int, float] = {}  # account whose file cannot be used now -> until when
         self._news = asyncio.Event()
         self._compare_at_s = clock.monotonic_s() + COMPARE_EVERY_S
 
@@ -143,15 +145,23 @@ class Indexer:
         """Bring accounts up to date, one batch for each in turn, as news come in."""
         while True:
             self._news.clear()
-            for account_id in tuple(self._behind):
-                has_more = await self.feed_some(account_id)
+            now_s = clock.monotonic_s()
+            self._resting = {one: until for one, until in self._resting.items() if until > now_s}
+            for account_id in self._behind.keys() - self._resting.keys():
+                try:
+                    has_more = await self.feed_some(account_id)
+                except (OSError, apsw.IOError, apsw.CantOpenError, apsw.BusyError) as error:
+                    # its own file, not the disk: the others go on
+                    log.event("index.later", account=account_id, reason=error)
+                    self._resting[account_id] = clock.monotonic_s() + RETRY_S
+                    continue
                 if not has_more and self._heard.get(account_id, 0) <= self._seen.get(account_id, 0):
                     for known in (self._behind, self._left, self._heard):
                         known.pop(account_id, None)
             rest_s = until_s - clock.monotonic_s()
             if rest_s <= 0:
                 return
-            if self._behind:
+            if self._behind.keys() - self._resting.keys():
                 continue
             try:
                 async with asyncio.timeout(rest_s):

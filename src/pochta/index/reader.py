@@ -32,6 +32,10 @@ TEXT_SHARE: Final = 4
 NARROW_MIN: Final = 1000
 SHORT_ROWS: Final = 20_000  # (trigram, message) pairs looked at for a needle of one or two characters: 2 ms
 OPEN_MAX: Final = 16  # files open for reading, each with a cache of up to file.CACHE_KIB (INV-7)
+# of each open file, for whoever asks again: the next page of what was found, the next mailbox (MULTISEARCH).
+# 8 octets an id, so 5 MB of all files (INV-7)
+KEPT_ANSWERS: Final = 4
+KEPT_IDS: Final = 10_000  # of one answer
 IDS_CHARS: Final = 32 * 1024  # of a list of ids read in one go: 0.5 ms
 _LAST: Final = "\U0010ffff"
 
@@ -77,7 +81,7 @@ class Reader:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._lock = threading.Lock()
-        self._idle: OrderedDict[Place, apsw.Connection] = OrderedDict()
+        self._idle: OrderedDict[Place, _Opened] = OrderedDict()
         self._is_closed = False
 
     def ask(self, account_id: int, questions: Sequence[Question]) -> tuple[Witness, list[Answer]] | None:
@@ -89,21 +93,16 @@ class Reader:
         place = file.place(self._folder, account_id)
         if place is None:
             return None
-        connection = self._take(place)
-        if connection is None:
+        opened = self._take(place)
+        if opened is None:
             return None
         try:
-            connection.execute("BEGIN")
-            witness = file.read_witness(connection)
-            answers = None
-            if witness is not None:
-                answers = [_answer(connection, one, witness.last_id) for one in questions]
-            connection.execute("COMMIT")
+            asked = opened.ask(questions)
         except BaseException:
-            connection.close()
+            opened.connection.close()
             raise
-        self._give_back(place, connection)
-        return None if witness is None or answers is None else (witness, answers)
+        self._give_back(place, opened)
+        return asked
 
     def discard(self, account_id: int) -> None:
         """Remove a file that is damaged or not of this store; whoever feeds it begins again."""
@@ -117,14 +116,14 @@ class Reader:
             self._is_closed = True
             idle = list(self._idle.values())
             self._idle.clear()
-        for connection in idle:
-            connection.close()
+        for one in idle:
+            one.connection.close()
 
-    def _take(self, place: Place) -> apsw.Connection | None:
+    def _take(self, place: Place) -> "_Opened | None":
         with self._lock:
-            connection = self._idle.pop(place, None)
-        if connection is not None:
-            return connection
+            opened = self._idle.pop(place, None)
+        if opened is not None:
+            return opened
         try:
             connection = file.connect(place.path, writable=False)
         except apsw.CantOpenError:
@@ -136,10 +135,10 @@ class Reader:
         except BaseException:
             connection.close()
             raise
-        return connection
+        return _Opened(connection)
 
-    def _give_back(self, place: Place, connection: apsw.Connection) -> None:
-        closing = [connection]
+    def _give_back(self, place: Place, opened: "_Opened") -> None:
+        closing = [opened]
         with self._lock:
             if not self._is_closed and place not in self._idle:
                 self._idle[place] = closing.pop()
@@ -149,7 +148,42 @@ class Reader:
             while len(self._idle) > OPEN_MAX:
                 closing.append(self._idle.popitem(last=False)[1])
         for one in closing:
-            one.close()
+            one.connection.close()
+
+
+class _Opened:
+    """A file open for reading, with the answers that it gave last; used by one thread at a time.
+
+    Messages once indexed never change, so an answer stays true until there are more of them. One that has left the
+    index since is named still; it stands nowhere any more.
+    """
+
+    __slots__ = ("_answers", "_witness", "connection")
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        self.connection = connection
+        self._witness: Witness | None = None
+        self._answers: OrderedDict[Question, Answer] = OrderedDict()
+
+    def ask(self, questions: Sequence[Question]) -> tuple[Witness, list[Answer]] | None:
+        """The answers, on one snapshot; None when the file is of another version."""
+        self.connection.execute("BEGIN")
+        witness = file.read_witness(self.connection)
+        if witness is None:
+            self.connection.execute("COMMIT")
+            return None
+        if witness != self._witness:
+            self._answers.clear()
+            self._witness = witness
+        answers = [self._answers.get(one) or _answer(self.connection, one, witness.last_id) for one in questions]
+        self.connection.execute("COMMIT")
+        for question, answer in zip(questions, answers, strict=True):
+            if len(answer.sure) + len(answer.maybe) <= KEPT_IDS:
+                self._answers[question] = answer
+                self._answers.move_to_end(question)
+        while len(self._answers) > KEPT_ANSWERS:
+            self._answers.popitem(last=False)
+        return witness, answers
 
 
 def _answer(connection: apsw.Connection, question: Question, last_id: int) -> Answer:
@@ -282,11 +316,12 @@ def _narrow(connection: apsw.Connection, forms: tuple[str, ...], worth: int) -> 
 
 
 def _trigrams(word: str) -> list[str]:
-    """The word's trigrams as FTS5 strings; of a long word some, spread over it."""
-    starts = range(len(word) - TRIGRAM + 1)
-    if len(starts) > TRIGRAMS_MAX:
-        starts = range(0, len(starts), -(-len(starts) // TRIGRAMS_MAX))
-    found = dict.fromkeys(word[at : at + TRIGRAM] for at in starts)
+    """Trigrams of the word as FTS5 strings, which together hold each of its characters; of a long word some."""
+    last = len(word) - TRIGRAM
+    # every second one: each more costs a look through the list of a common one (1 ms for 40 000 messages), and lets
+    # hardly a message less through
+    step = max(2, -(-(last + 1) // TRIGRAMS_MAX))
+    found = dict.fromkeys(word[at : at + TRIGRAM] for at in (*range(0, last, step), last))
     return ['"' + one.replace('"', '""') + '"' for one in found]
 
 

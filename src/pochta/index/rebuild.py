@@ -5,17 +5,21 @@ file until the new one is whole, whoever feeds the index goes on with the new on
 """
 
 import asyncio
-from collections.abc import Callable
-from contextlib import suppress
+import fcntl
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import apsw
 
+from pochta.errors import TryLater
 from pochta.index import file, source
 from pochta.index.feed import Store
 from pochta.index.file import IndexFile
 from pochta.index.reader import count_entries
+from pochta.index.source import Account
 
 Progress = Callable[[int], None]  # messages indexed so far
 
@@ -37,6 +41,7 @@ async def rebuild(store: Store, data_dir: Path, account_id: int, *, tell: Progre
     """Make the account's index anew; how many messages it holds. Blocks the loop: for a process of its own.
 
     Raises:
+        TryLater: somebody else does the same.
         OSError, apsw.Error: the disk is full or failing; the index before is still in use then.
     """
     folder = data_dir / file.FOLDER_NAME
@@ -44,9 +49,28 @@ async def rebuild(store: Store, data_dir: Path, account_id: int, *, tell: Progre
     if account is None:
         file.remove_account(folder, account_id)
         return 0
-    final = file.successor(folder, account_id)
-    building = final.with_name(final.name + file.BUILDING)
-    for leftover in final.parent.glob(f"*{file.BUILDING}*"):
+    file.successor(folder, account_id)  # its folder is there
+    with _alone(file.account_folder(folder, account_id)):
+        return await _rebuild(store, folder, account, tell)
+
+
+@contextmanager
+def _alone(own: Path) -> Iterator[None]:
+    """Keep others from rebuilding in the folder; a killed process lets go of it."""
+    fd = os.open(own, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise TryLater("this index is being made anew already", retry_s=60) from error
+    finally:
+        os.close(fd)
+
+
+async def _rebuild(store: Store, folder: Path, account: Account, tell: Progress) -> int:
+    account_id = account.id
+    building = file.account_folder(folder, account_id) / f"new{file.BUILDING}"
+    for leftover in building.parent.glob(f"*{file.BUILDING}*"):
         leftover.unlink()
     done = last_id = 0
     made = IndexFile(building, account_id, account.created_at)
@@ -64,9 +88,20 @@ async def rebuild(store: Store, data_dir: Path, account_id: int, *, tell: Progre
         file.discard(building)
         raise
     made.close()  # with its last connection goes its log, so that the name can change
-    building.rename(final)
-    file.discard_older(final)
+    file.discard_older(_named(building, folder, account_id))
     return done
+
+
+def _named(building: Path, folder: Path, account_id: int) -> Path:
+    """Give a finished file the next name, which nobody has: a feeder may have begun a file of its own meanwhile."""
+    while True:
+        final = file.successor(folder, account_id)
+        try:
+            final.hardlink_to(building)  # `rename` would replace a file that others have open, under its log
+        except FileExistsError:
+            continue
+        building.unlink()
+        return final
 
 
 async def standing(store: Store, data_dir: Path, account_id: int) -> Standing:

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 from pochta.errors import Refusal, RefusalCode
 from pochta.store import annotations, mailboxes, rights
 from pochta.store.mailboxes import DELIMITER, Mailbox, split_path
-from pochta.store.rights import OWNER, Edit, Right, Standing
+from pochta.store.rights import NONE, OWNER, Edit, Right, Standing
 from pochta.store.tx import Tx
 
 OTHER_USERS: Final = "Other Users"
@@ -140,7 +140,16 @@ def reader_named(tx: Tx, name: str) -> int:
     raise Refusal(RefusalCode.NO_SUCH_USER, "There is no such user")
 
 
-def change_rights(tx: Tx, reader_id: int, name: str, identifier: str, edit: Edit, changed: Right, now: int) -> Opened:
+def change_rights(
+    tx: Tx,
+    reader_id: int,
+    name: str,
+    identifier: str,
+    edit: Edit,
+    changed: Right,
+    now: int,
+    is_administrator: bool = False,
+) -> Opened:
     """SETACL by a reader who administers the mailbox; an identifier after `-` is denied what it names (RFC 4314 §2).
 
     Raises:
@@ -149,8 +158,25 @@ def change_rights(tx: Tx, reader_id: int, name: str, identifier: str, edit: Edit
     opened = open_mailbox(tx, reader_id, name, Right.ADMINISTER)
     whom = reader_named(tx, identifier.removeprefix("-"))
     is_denied = identifier.startswith("-")
+    grants = NONE if is_denied or edit is Edit.REMOVE else changed
+    if grants & ~grantable(tx, opened.account_id, whom, is_administrator):
+        raise Refusal(RefusalCode.NO_PERMISSION, "Only an administrator shows a mailbox to everybody")
     rights.change(tx, opened.account_id, opened.mailbox.id, whom, edit, changed, is_denied, now)
+    if changed and edit is not Edit.REMOVE:
+        rights.refuse_too_many(tx, opened.account_id)
     return opened
+
+
+def grantable(tx: Tx, account_id: int, whom: int, is_administrator: bool) -> Right:
+    """What who administers a mailbox of the account may grant there. One statement at most.
+
+    All, but to let everybody see it: by that any user could fill the list of mailboxes of all others. In a shared
+    account it is left to whom the administrator has let administer the mailbox.
+    """
+    if whom != rights.ANYONE or is_administrator:
+        return rights.ALL
+    row = tx.row("SELECT is_shared FROM account WHERE id = ?", (account_id,))
+    return rights.ALL if row is not None and row[0] else rights.ALL & ~Right.LOOKUP
 
 
 def entries(tx: Tx, reader_id: int, name: str) -> tuple[Opened, str | None, list[rights.Entry]]:
@@ -170,7 +196,7 @@ def my_rights(tx: Tx, reader_id: int, name: str) -> Opened:
     Raises:
         Refusal: NOT_FOUND, INVALID_NAME.
     """
-    opened = open_mailbox(tx, reader_id, name, rights.NONE)
+    opened = open_mailbox(tx, reader_id, name, NONE)
     if not opened.standing.rights & KNOWING:
         raise _no_such_mailbox()
     return opened
@@ -179,28 +205,28 @@ def my_rights(tx: Tx, reader_id: int, name: str) -> Opened:
 def listing(tx: Tx, reader_id: int) -> list[Opened]:
     """Every mailbox the reader may look up, their own first (INBOX before all), then others' by name.
 
-    Two statements, and two for each account that shares something.
+    Two statements, and two for each account that shows something.
     """
     found = [Opened(reader_id, one, OWNER) for one in mailboxes.list_all(tx, reader_id)]
-    granted = rights.granted_to(tx, reader_id)
+    visible = rights.visible_to(tx, reader_id)
     tops = {one.mailbox.path for one in found}
     others: list[Opened] = []
-    for account_id in {account_id for account_id, _ in granted}:
+    for account_id in {account_id for account_id, _ in visible}:
         row = tx.row("SELECT address, is_shared FROM account WHERE id = ? AND local_part IS NOT NULL", (account_id,))
         if row is None or (SHARED if row[1] else OTHER_USERS) in tops:
             continue
-        others += _visible(tx, account_id, prefix_of(row[0], bool(row[1])), granted)
+        others += _visible(tx, account_id, prefix_of(row[0], bool(row[1])), visible)
     others.sort(key=lambda one: one.mailbox.path)
     return found + others
 
 
-def _visible(tx: Tx, account_id: int, prefix: str, granted: Mapping[tuple[int, int], Standing]) -> list[Opened]:
-    """The mailboxes of another's account that the reader may look up; of what is below them only such counts."""
+def _visible(tx: Tx, account_id: int, prefix: str, visible: Mapping[tuple[int, int], Standing]) -> list[Opened]:
+    """The mailboxes of another's account that are visible; of what is below them only such counts."""
     found: list[Opened] = []
     above: set[str] = set()
     for mailbox in mailboxes.list_all(tx, account_id):
-        standing = granted.get((account_id, mailbox.id))
-        if standing is not None and Right.LOOKUP in standing.rights:
+        standing = visible.get((account_id, mailbox.id))
+        if standing is not None:
             found.append(Opened(account_id, mailbox._replace(path=prefix + mailbox.path), standing))
             name = prefix + mailbox.path
             while (at := name.rfind(DELIMITER)) >= len(prefix):

@@ -126,9 +126,12 @@ def write(
 
 
 def announce(tx: Tx, account_id: int, mailbox_id: int, reader_id: int, entries: Sequence[str], now: int) -> None:
-    """Log that these entries have changed; private ones are the reader's. Three statements."""
+    """Log that these entries have changed; private ones are the reader's. Two statements.
+
+    The mailbox keeps its own number, which tells of its messages (RFC 7162 §3.1.2.1): others would learn by it that a
+    reader keeps notes.
+    """
     mod_seq = changes.next_mod_seq(tx, account_id)
-    tx.run("UPDATE mailbox SET mod_seq = ? WHERE account_id = ? AND id = ?", (mod_seq, account_id, mailbox_id))
     uids = changes.encode_entries(reader_id, entries)
     changes.record(tx, account_id, mod_seq, mailbox_id, changes.Kind.ANNOTATED, uids, now=now)
     tx.hint(account_id, mod_seq)

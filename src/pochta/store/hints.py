@@ -21,6 +21,9 @@ ANYTHING: Final = Hint(0, 0)  # account 0 does not exist: "some account may have
 _PAIR: Final = struct.Struct("<qq")
 _PAIRS_A_DATAGRAM: Final = 256  # 4 KiB: far below any socket buffer; more than that is told as ANYTHING
 _SUFFIX: Final = ".hint"
+LISTED_S: Final = 0.05  # so old may the list of the others be; whoever comes meanwhile has just read the store itself
+
+_HAS_PROC: Final = os.path.isdir("/proc/self/fd")
 
 Listener = Callable[[list[Hint]], None]
 
@@ -39,6 +42,8 @@ class HintHub:
         self._listeners: list[Listener] = []
         self._socket: socket.socket | None = None
         self._own_name = ""
+        self._others: list[str] = []
+        self._listed_until_s = -1.0
 
     def start(self) -> None:
         """Open this process's socket on the running loop.
@@ -55,7 +60,7 @@ class HintHub:
         # sun_path holds 108 bytes; a deep data folder is reached through its own descriptor instead
         folder = os.open(self._run_dir, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            sock.bind(f"/proc/self/fd/{folder}/{self._own_name}" if os.path.isdir("/proc/self/fd") else self._path())
+            sock.bind(f"/proc/self/fd/{folder}/{self._own_name}" if _HAS_PROC else self._path())
         finally:
             os.close(folder)
 
@@ -99,14 +104,19 @@ class HintHub:
             self._send(data)
 
     def _send(self, data: bytes) -> None:
-        names = [name for name in os.listdir(self._run_dir) if name.endswith(_SUFFIX) and name != self._own_name]
-        if not names:
+        now = clock.monotonic_s()
+        if now >= self._listed_until_s:
+            self._others = [
+                name for name in os.listdir(self._run_dir) if name.endswith(_SUFFIX) and name != self._own_name
+            ]
+            self._listed_until_s = now + LISTED_S
+        if not self._others:
             return
         sender = self._socket or _datagram_socket()
         folder = os.open(self._run_dir, os.O_RDONLY | os.O_DIRECTORY)
-        base = f"/proc/self/fd/{folder}" if os.path.isdir("/proc/self/fd") else str(self._run_dir)
+        base = f"/proc/self/fd/{folder}" if _HAS_PROC else str(self._run_dir)
         try:
-            for name in names:
+            for name in tuple(self._others):
                 try:
                     sender.sendto(data, f"{base}/{name}")
                 except ConnectionRefusedError:
@@ -120,6 +130,7 @@ class HintHub:
 
     def _remove_leftover(self, name: str) -> None:
         """Nobody holds this socket any more: its process was killed."""
+        self._others.remove(name)
         (self._run_dir / name).unlink(missing_ok=True)
 
     def _receive(self) -> None:

@@ -124,7 +124,7 @@ def append(
         _insert_message(tx, account_id, message_id, blobs.insert(tx, new.blob, now), new, mod_seq)
         bits = placement.system_flags & standing.changeable
         if Right.WRITE_FLAGS in standing.rights:
-            bits |= flags.keyword_bits(tx, account_id, placement.keywords)
+            bits |= flags.keyword_bits(tx, account_id, placement.keywords, is_owner=account_id == reader_id)
         if standing.seen_by and bits & flags.SEEN:
             bits &= ~flags.SEEN
             seen.append(len(rows))

@@ -43,6 +43,14 @@ class Copied(NamedTuple):
     to_uids: tuple[int, ...]
 
 
+class Moved(NamedTuple):
+    """Where messages were moved to, and by whom: in their order they have the uids from `first_uid` on."""
+
+    target_id: int
+    first_uid: int
+    mover_id: int
+
+
 def set_flags(
     tx: Tx,
     account_id: int,
@@ -87,7 +95,7 @@ def _allowed(
         raise Refusal(RefusalCode.NO_PERMISSION, "You have no right to change these flags")
     if Right.WRITE_FLAGS not in standing.rights:
         keywords = ()  # no new name enters the owner's dictionary
-    keep, add = mask(mode, system_flags | _named_bits(tx, account_id, mode, keywords))
+    keep, add = mask(mode, system_flags | _named_bits(tx, account_id, mode, keywords, is_owner=False))
     return keep | ~changeable, add & changeable
 
 
@@ -131,10 +139,10 @@ def set_flags_unless_changed(
     return Stored(mod_seq, failed)
 
 
-def _named_bits(tx: Tx, account_id: int, mode: FlagMode, keywords: tuple[str, ...]) -> int:
+def _named_bits(tx: Tx, account_id: int, mode: FlagMode, keywords: tuple[str, ...], *, is_owner: bool = True) -> int:
     """The set of the keywords; unless they are removed, new ones enter the dictionary."""
     if mode is not FlagMode.REMOVE:
-        return flags.keyword_bits(tx, account_id, keywords)
+        return flags.keyword_bits(tx, account_id, keywords, is_owner=is_owner)
     known = {name.lower(): bit for bit, name in flags.keywords(tx, account_id).items()}
     return sum({known.get(name.lower(), 0) for name in keywords})
 
@@ -288,10 +296,11 @@ def _copy(
         mod_seq = changes.next_mod_seq(tx, account_id)
         first_uid = _add_copies(tx, account_id, mailbox_id, ranges, target.id, rows, mod_seq, now)
     else:
-        first_uid = shared_copies.add(tx, account_id, mailbox_id, ranges, source, opened, now)
+        first_uid = shared_copies.add(tx, account_id, mailbox_id, ranges, source, opened, now, is_move=is_move)
         mod_seq = changes.next_mod_seq(tx, account_id) if is_move else 0
     if is_move:
-        remove_rows(tx, account_id, mailbox_id, ranges, rows, mod_seq, now, needs_deleted=False)
+        moved = Moved(target.id, first_uid, reader_id) if opened.account_id == account_id else None
+        remove_rows(tx, account_id, mailbox_id, ranges, rows, mod_seq, now, needs_deleted=False, moved=moved)
     if mod_seq:
         tx.hint(account_id, mod_seq)
     return Copied(target.uid_validity, tuple(row[0] for row in rows), tuple(range(first_uid, first_uid + len(rows))))
@@ -387,10 +396,17 @@ def remove_rows(
     now: int,
     *,
     needs_deleted: bool,
+    moved: Moved | None = None,
 ) -> None:
-    """Move the placements to `removed`, with the counters and the quota. `rows` is what the ranges select."""
+    """Move the placements to `removed`, with the counters and the quota. `rows` is what the ranges select.
+
+    `moved`: where the messages stand now, in the same account.
+    """
     condition = f" AND flags & {flags.DELETED} <> 0" if needs_deleted else ""
     if tx.row("SELECT 1 FROM reader_seen WHERE account_id = ? AND mailbox_id = ? LIMIT 1", (account_id, mailbox_id)):
+        if moved is not None:
+            # each message stands here or there: to its other readers it is the one that they know
+            reader_flags.move(tx, account_id, mailbox_id, ranges, [row[0] for row in rows], *moved)
         reader_flags.forget(tx, account_id, mailbox_id, ranges, condition)
     for first, last in ranges:
         args = (account_id, mailbox_id, first, last)

@@ -90,6 +90,14 @@ def is_exceeded(tx: Tx, account_id: int) -> bool:
     return tx.row(sql, (account_id,)) is not None
 
 
+def is_exceeded_at(tx: Tx, reader_id: int, name: str) -> bool:
+    """As `is_exceeded`, of the account into which the reader's name of a mailbox leads; of none, false."""
+    try:
+        return is_exceeded(tx, access.locate(tx, reader_id, name).account_id)
+    except Refusal:
+        return False  # removed since the reader used the name
+
+
 def set_limits(tx: Tx, name: str, quota_bytes: int, quota_messages: int, quota_mailboxes: int) -> Root:
     """Give the root of that name other limits; it as it is then. Three statements.
 

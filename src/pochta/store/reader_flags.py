@@ -5,6 +5,7 @@ everybody: a client of another reader is told flags that it knows already, which
 for each reader.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from typing import Final
 
@@ -72,6 +73,32 @@ def forget(tx: Tx, account_id: int, mailbox_id: int, ranges: Iterable[UidRange],
             f"DELETE FROM reader_seen WHERE {_IN_RANGE} AND uid IN (SELECT uid FROM placement WHERE {_IN_RANGE}"
             f"{condition})",
             (*args, *args),
+        )
+
+
+def move(
+    tx: Tx,
+    account_id: int,
+    mailbox_id: int,
+    ranges: Iterable[UidRange],
+    uids: Sequence[int],
+    target_id: int,
+    first_uid: int,
+    mover_id: int,
+) -> None:
+    """Let what readers have seen go along to another mailbox of the account: `uids`, which rise, from `first_uid` on.
+
+    What the mover has seen goes with the flags. One statement for each range.
+    """
+    for first, last in ranges:
+        uid = first_uid + bisect_left(uids, first)
+        tx.run(
+            "INSERT INTO reader_seen (account_id, mailbox_id, reader_id, uid)"
+            " SELECT s.account_id, ?, s.reader_id, ? + p.place FROM reader_seen s JOIN"
+            f" (SELECT uid, row_number() OVER (ORDER BY uid) AS place FROM placement WHERE {_IN_RANGE}) p"
+            " ON p.uid = s.uid WHERE s.account_id = ? AND s.mailbox_id = ? AND s.uid BETWEEN ? AND ?"
+            " AND s.reader_id <> ?",
+            (target_id, uid - 1, *(account_id, mailbox_id, first, last) * 2, mover_id),
         )
 
 

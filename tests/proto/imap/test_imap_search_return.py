@@ -70,6 +70,10 @@ def test_return_options(text: bytes, expected: SearchReturn | None) -> None:
         b"SEARCH RETURN (PARTIAL 1:2 PARTIAL 1:2) ALL",
         b"SEARCH RETURN (PARTIAL 1:2 ALL) ALL",
         b"SEARCH RETURN (RELEVANCY) ALL",
+        b"SEARCH RETURN (UPDATE ()) ALL",
+        b"SEARCH RETURN (UPDATE  (UID)) ALL",
+        b"SEARCH RETURN (UPDATE (ALL)) ALL",
+        b"SEARCH RETURN (COUNT (UID)) ALL",
         b"SEARCH CHARSET UTF-8 RETURN (MIN) ALL",
         b"SEARCH $,1",
         b"SEARCH 1:$",
@@ -88,6 +92,14 @@ def test_return_options(text: bytes, expected: SearchReturn | None) -> None:
 def test_what_is_no_grammar(text: bytes) -> None:
     with pytest.raises(RemoteProtocolError):
         parse(text)
+
+
+@pytest.mark.rfc(5465, "8")
+@pytest.mark.parametrize("text", [b"UPDATE (UID FLAGS) COUNT", b"count UPDATE(UID FLAGS)"], ids=["space", "none"])
+def test_what_is_fetched_of_new_messages(text: bytes) -> None:
+    items = (c.FetchAttribute.UID, c.FetchAttribute.FLAGS)
+    expected = SearchReturn(frozenset({ReturnOption.UPDATE, COUNT}), items=items)
+    assert returns_of(b"RETURN (" + text + b") ") == expected
 
 
 def test_a_key_that_begins_as_return_does() -> None:

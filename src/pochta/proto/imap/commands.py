@@ -377,12 +377,16 @@ class Id(Command):
 
 @dataclass(frozen=True, slots=True)
 class Select(Command):
-    """SELECT, or EXAMINE with `is_read_only`; `is_condstore`, `resync`: with these parameters (RFC 7162)."""
+    """SELECT, or EXAMINE with `is_read_only`; `is_condstore`, `resync`: with these parameters (RFC 7162).
+
+    `old_name`: INBOX as the client has written it, where that was another case.
+    """
 
     mailbox: str
     is_read_only: bool
     is_condstore: bool = False
     resync: Resync | None = None
+    old_name: str = ""
 
 
 @dataclass(frozen=True, slots=True)

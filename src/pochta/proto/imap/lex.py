@@ -179,9 +179,13 @@ class Lexer:
 
     def mailbox(self) -> str:
         """A mailbox name; every case of INBOX is `INBOX`."""
+        return self.mailbox_as_written()[0]
+
+    def mailbox_as_written(self) -> tuple[str, str]:
+        """A mailbox name, and the same with INBOX in the case that the client has used."""
         name = self._name(self.astring())
         # RFC 3501 §5.1: INBOX is case-insensitive, also when quoted
-        return "INBOX" if len(name) == 5 and name.upper() == "INBOX" else name
+        return "INBOX" if len(name) == 5 and name.upper() == "INBOX" else name, name
 
     def list_mailbox(self) -> str:
         """A LIST pattern: a mailbox name that may hold `%` and `*`; INBOX keeps its case."""

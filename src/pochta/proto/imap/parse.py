@@ -123,12 +123,13 @@ def _id(lexer: Lexer, words: bytes) -> c.Command:
 
 
 def _select(lexer: Lexer, words: bytes) -> c.Command:
-    mailbox, is_read_only = lexer.mailbox(), words == b"EXAMINE"
+    (mailbox, written), is_read_only = lexer.mailbox_as_written(), words == b"EXAMINE"
+    old_name = "" if written == mailbox else written
     if lexer.at_end():
-        return c.Select(mailbox, is_read_only)
+        return c.Select(mailbox, is_read_only, old_name=old_name)
     lexer.space()
     is_condstore, resync = parse_select_parameters(lexer)
-    return c.Select(mailbox, is_read_only, is_condstore, resync)
+    return c.Select(mailbox, is_read_only, is_condstore, resync, old_name)
 
 
 def _create(lexer: Lexer, words: bytes) -> c.Command:

@@ -1,10 +1,9 @@
 """The receiving half of an IMAP server: octets in, events out; and the few octets the protocol itself makes us send.
 
-Theory of operation. Everything received stands in one buffer; `_offset` is where the present command begins, `_segment`
-where its present line begins (after a literal), `_scan` where no LF has been looked for yet. A line that ends in `{n}`
-or `{n+}` promises n octets and a further line of the same command; they stay where they are, and the whole command is
-parsed at once when its last line is there. So no octet is searched twice, the buffer is not copied per line, and what
-is held is bounded by the command limit. Only the messages of APPEND and REPLACE are handed out as they come.
+Theory of operation. Everything received stands in one buffer (`received`). A line that ends in `{n}` or `{n+}` promises
+n octets and a further line of the same command; they stay where they are, and the whole command is parsed at once when
+its last line is there. What is held is bounded by the command limit. Only the messages of APPEND and REPLACE are handed
+out as they come.
 
     COMMAND      at the start of, or inside, a command
     APPEND_WAIT  AppendStart or AppendPart is out, the driver decides
@@ -70,21 +69,13 @@ from pochta.proto.imap.limits import (
     MAX_LITERAL_BEFORE_SIGN_IN,
 )
 from pochta.proto.imap.parse import NO_ARGUMENTS, parse_command
+from pochta.proto.imap.received import Received
 from pochta.proto.sasl import decode_base64
 
 _NO_ARGUMENTS: Final = re.compile(rb"(%b) (%b)\r\n" % (TAG, b"|".join(NO_ARGUMENTS)), re.IGNORECASE)
 _TAG: Final = re.compile(rb"(%b) " % TAG)
 _APPEND: Final = re.compile(rb"(%b) (?:APPEND|((?:UID )?REPLACE)) " % TAG, re.IGNORECASE)
 _TAKES_LITERAL8: Final = re.compile(rb"%b SETMETADATA " % TAG, re.IGNORECASE)  # RFC 5464 §5
-_LITERAL_END: Final = re.compile(rb"(~?)\{([0-9]{1,20})(\+?)\}\r\n")
-_LITERAL_END_BYTES: Final = 27
-"""The longest match of _LITERAL_END: 20 digits and 7 others (`~{` `+}` CRLF, and one to spare)."""
-
-_CR: Final = 0x0D
-_BRACE_CLOSE: Final = 0x7D
-
-_TOO_LONG: Final = "line is too long"
-_BARE_LF: Final = "lines must end with CR LF"
 
 
 class _State(Enum):
@@ -108,20 +99,16 @@ class ImapServer:
 
     __slots__ = (
         "_append_mailbox",
-        "_buffer",
         "_data",
         "_in_parts",
         "_is_append",
         "_is_append_sync",
         "_is_first_part",
-        "_literal_end",
-        "_offset",
         "_output",
         "_owes_close",
+        "_received",
         "_remaining",
         "_replaced",
-        "_scan",
-        "_segment",
         "_state",
         "_tag",
         "is_authenticated",
@@ -131,10 +118,8 @@ class ImapServer:
     def __init__(self, *, utf8_accept: bool = False) -> None:
         self.is_authenticated = False
         self.utf8_accept = utf8_accept
-        self._buffer = bytearray()
+        self._received = Received()
         self._output = bytearray()
-        self._offset = self._segment = self._scan = 0
-        self._literal_end = 0  # where the literal that is being waited for ends; 0 for none
         self._state = _State.COMMAND
         self._tag = b""  # of the last command or APPEND
         self._append_mailbox = ""
@@ -149,22 +134,14 @@ class ImapServer:
     @property
     def buffered_bytes(self) -> int:
         """Octets received and not yet turned into events."""
-        return len(self._buffer) - self._offset
+        received = self._received
+        return len(received.data) - received.offset
 
     def receive_data(self, data: bytes) -> None:
         """Takes what the peer sent; dropped after Fatal."""
         if self._state is _State.CLOSED:
             return
-        offset = self._offset
-        if offset:
-            # Cheap: the front of a bytearray is cut off by moving a pointer; bytes move once it is half empty.
-            del self._buffer[:offset]
-            self._offset = 0
-            self._segment -= offset
-            self._scan -= offset
-            if self._literal_end:
-                self._literal_end -= offset
-        self._buffer += data
+        self._received.add(data)
 
     def data_to_send(self) -> bytes:
         """What the engine itself has to send (`+ …`), once; ask after each event and each None."""
@@ -182,10 +159,11 @@ class ImapServer:
         while True:
             state = self._state
             if state is _State.COMMAND:
-                match = _NO_ARGUMENTS.match(self._buffer, self._offset)
-                if match is None or self._segment != self._offset:
+                received = self._received
+                match = _NO_ARGUMENTS.match(received.data, received.offset)
+                if match is None or received.segment != received.offset:
                     return self._command()
-                self._offset = self._segment = self._scan = match.end()
+                received.offset = received.segment = received.scan = match.end()
                 self._tag, word = match.groups()
                 return CommandEvent(self._tag, NO_ARGUMENTS[word.upper()])
             if state is _State.SKIP:
@@ -221,8 +199,7 @@ class ImapServer:
         self._require(_State.COMMAND)
         # RFC 9051 §6.2.1: what came after STARTTLS in plain text is thrown away, never executed
         dropped = self.buffered_bytes
-        self._buffer.clear()
-        self._start_at(0)
+        self._received.clear()
         self.is_authenticated = False
         return dropped
 
@@ -255,71 +232,36 @@ class ImapServer:
         if self._state not in states:
             raise LocalProtocolError(f"not possible in state {self._state.name}")
 
-    def _start_at(self, offset: int) -> None:
-        self._offset = self._segment = self._scan = offset
-        self._literal_end = 0
-
     @property
     def _max_line(self) -> int:
         return MAX_LINE if self.is_authenticated else MAX_LINE_BEFORE_SIGN_IN
 
     def _reject(self, tag: bytes | None, message: str, *, is_append: bool = False) -> BadCommand:
         """BAD now; the present line and what belongs to it is thrown away as it comes."""
+        received = self._received
         self._is_append = is_append
-        self._start_at(self._segment)
+        received.start_at(received.segment)
         self._state = _State.DISCARD
         return BadCommand(tag, message)
 
     def _present_tag(self) -> bytes | None:
-        match = _TAG.match(self._buffer, self._offset)
+        received = self._received
+        match = _TAG.match(received.data, received.offset)
         return None if match is None else match[1]
 
-    def _find_line(self) -> int | str | None:
-        """Where the LF of the present line is; a complaint about the line; None when it is not complete."""
-        buffer, segment = self._buffer, self._segment
-        line_feed = buffer.find(b"\n", self._scan)
-        if line_feed < 0:
-            if len(buffer) - segment >= self._max_line:
-                return _TOO_LONG
-            self._scan = len(buffer)
-            if self._scan == self._offset:
-                # A connection that goes idle keeps no memory for what it once received.
-                buffer.clear()
-                self._start_at(0)
-            return None
-        if line_feed - segment >= self._max_line:
-            return _TOO_LONG
-        if line_feed == segment or buffer[line_feed - 1] != _CR:
-            return _BARE_LF
-        return line_feed
-
-    def _find_literal(self, line_feed: int) -> re.Match[bytes] | None:
-        """The literal announced at the end of the present line."""
-        # RFC 7888 §3: the end of every received line is checked
-        if line_feed - self._segment < 4 or self._buffer[line_feed - 2] != _BRACE_CLOSE:
-            return None
-        return _LITERAL_END.search(self._buffer, max(self._segment, line_feed + 1 - _LITERAL_END_BYTES), line_feed + 1)
-
-    def _take(self, end: int) -> bytes:
-        """The present command up to `end`, as octets of their own."""
-        with memoryview(self._buffer) as view:
-            return bytes(view[self._offset : end])
-
     def _command(self) -> Event | None:
+        received = self._received
         while True:
-            if self._literal_end:
-                if len(self._buffer) < self._literal_end:
-                    return None
-                self._segment = self._scan = self._literal_end
-                self._literal_end = 0
-            line_feed = self._find_line()
+            if not received.is_collected():
+                return None
+            line_feed = received.find_line(self._max_line)
             if line_feed is None:
                 return None
             if isinstance(line_feed, str):
                 return self._reject(self._present_tag(), line_feed)
-            if line_feed + 1 - self._offset > (MAX_COMMAND if self.is_authenticated else MAX_COMMAND_BEFORE_SIGN_IN):
+            if line_feed + 1 - received.offset > (MAX_COMMAND if self.is_authenticated else MAX_COMMAND_BEFORE_SIGN_IN):
                 return self._reject(self._present_tag(), "command is too long")
-            literal = self._find_literal(line_feed)
+            literal = received.find_literal(line_feed)
             if literal is None:
                 return self._complete(line_feed + 1)
             event = self._literal(literal)
@@ -327,9 +269,10 @@ class ImapServer:
                 return event
 
     def _complete(self, end: int) -> Event:
-        data = self._take(end)
-        start = self._offset
-        self._start_at(end)
+        received = self._received
+        data = received.take(end)
+        start = received.offset
+        received.start_at(end)
         try:
             self._tag, command = parse_command(data, utf8_accept=self.utf8_accept)
         except RemoteProtocolError as error:
@@ -351,25 +294,26 @@ class ImapServer:
 
     def _literal(self, literal: re.Match[bytes]) -> Event | None:
         """What a literal at the end of the present line means; None when it is small and will be collected."""
+        received = self._received
         size = int(literal[2])
         is_sync = not literal[3]
-        append = _APPEND.match(self._buffer, self._offset)
+        append = _APPEND.match(received.data, received.offset)
         if append is not None:
             try:
-                head = self._parse_head(self._take(literal.end()), append, literal.start() - self._offset)
+                head = self._parse_head(received.take(literal.end()), append, literal.start() - received.offset)
             except RemoteProtocolError as error:
                 return self._reject(append[1], str(error), is_append=True)
             if head is not None:
                 return self._announce_literal(literal, head, append[1], is_first=True)
         maximum = MAX_LITERAL if self.is_authenticated else MAX_LITERAL_BEFORE_SIGN_IN
         command = MAX_COMMAND if self.is_authenticated else MAX_COMMAND_BEFORE_SIGN_IN
-        is_misplaced = literal[1] and _TAKES_LITERAL8.match(self._buffer, self._offset) is None
-        if is_misplaced or size > maximum or literal.end() - self._offset + size > command:
+        is_misplaced = literal[1] and _TAKES_LITERAL8.match(received.data, received.offset) is None
+        if is_misplaced or size > maximum or literal.end() - received.offset + size > command:
             message = "literal8 is not supported" if is_misplaced else "literal is too large"
             return self._reject(self._present_tag(), message) if is_sync or is_misplaced else self._fatal()
         if is_sync:
             self._output += encode.continuation()
-        self._literal_end = literal.end() + size
+        received.collect(literal.end(), size)
         return None
 
     def _parse_head(self, data: bytes, append: re.Match[bytes], end: int) -> AppendHead | None:
@@ -384,7 +328,7 @@ class ImapServer:
     ) -> AppendStart | BadCommand:
         """The message whose literal, or first part, ends the line."""
         if head.data is AppendData.CATENATE:
-            return self._announce(head, tag, self._offset + head.end, is_first=is_first)
+            return self._announce(head, tag, self._received.offset + head.end, is_first=is_first)
         try:
             data = literal_data(int(literal[2]), head.data, is_literal8=bool(literal[1]))
         except RemoteProtocolError as error:
@@ -417,19 +361,20 @@ class ImapServer:
         self._remaining = 0 if literal is None else int(literal[2])
         self._is_append_sync = literal is not None and not literal[3]
         self._owes_close = data is AppendData.UTF8
-        self._start_at(at)
+        self._received.start_at(at)
         self._state = _State.APPEND_WAIT
 
     def _append_wait(self) -> Event | None:
         raise LocalProtocolError("AppendStart was neither accepted nor refused")
 
     def _append_data(self) -> Event | None:
+        received = self._received
         if self._remaining:
-            available = min(self._remaining, len(self._buffer) - self._offset)
+            available = received.available(self._remaining)
             if not available:
                 return None
-            chunk = self._take(self._offset + available)
-            self._start_at(self._offset + available)
+            chunk = received.take(received.offset + available)
+            received.start_at(received.offset + available)
             self._remaining -= available
             return AppendChunk(chunk)
         if self._in_parts:
@@ -440,24 +385,22 @@ class ImapServer:
 
     def _catenate(self) -> Event | None:
         """The next part, once the line that holds it is there."""
+        received = self._received
         while True:
-            if self._literal_end:
-                if len(self._buffer) < self._literal_end:
-                    return None
-                self._segment = self._scan = self._literal_end
-                self._literal_end = 0
-            line_feed = self._find_line()
+            if not received.is_collected():
+                return None
+            line_feed = received.find_line(self._max_line)
             if line_feed is None:
                 return None
             if isinstance(line_feed, str):
                 return self._reject(self._tag, line_feed, is_append=True)
-            literal = self._find_literal(line_feed)
+            literal = received.find_literal(line_feed)
             announced = None
             if literal is not None:
-                announced = Announced(literal.start() - self._offset, int(literal[2]), bool(literal[1]))
+                announced = Announced(literal.start() - received.offset, int(literal[2]), bool(literal[1]))
             try:
                 part = parse_part(
-                    self._take(line_feed - 1), announced, is_first=self._is_first_part, owes_close=self._owes_close
+                    received.take(line_feed - 1), announced, is_first=self._is_first_part, owes_close=self._owes_close
                 )
             except RemoteProtocolError as error:
                 return self._reject(self._tag, str(error), is_append=True)
@@ -470,11 +413,12 @@ class ImapServer:
                 return AppendPart(self._remaining, self._is_append_sync, part.data)
             if not literal[3]:
                 self._output += encode.continuation()
-            self._literal_end = literal.end() + int(literal[2])
+            received.collect(literal.end(), int(literal[2]))
 
     def _part(self, part: PartEnd | UrlPart) -> Event:
+        received = self._received
         self._owes_close = self._is_first_part = False
-        self._start_at(self._offset + part.end)
+        received.start_at(received.offset + part.end)
         if isinstance(part, UrlPart):
             return AppendUrl(part.url)
         self._in_parts = False
@@ -482,43 +426,45 @@ class ImapServer:
         return AppendMessageEnd()
 
     def _append_next(self) -> Event | None:
-        line_feed = self._find_line()
+        received = self._received
+        line_feed = received.find_line(self._max_line)
         if line_feed is None:
             return None
         if isinstance(line_feed, str):
             return self._reject(self._tag, line_feed, is_append=True)
         if self._owes_close:
-            if not self._buffer.startswith(b")", self._offset):
+            if not received.data.startswith(b")", received.offset):
                 return self._reject(self._tag, "expected a closing parenthesis", is_append=True)
             self._owes_close = False
-            self._start_at(self._offset + 1)
-        if line_feed == self._offset + 1:
-            self._start_at(line_feed + 1)
+            received.start_at(received.offset + 1)
+        if line_feed == received.offset + 1:
+            received.start_at(line_feed + 1)
             self._state = _State.COMMAND
             return AppendDone(self._tag)
         if self._replaced is not None:
             # RFC 8508 §4.7: not with MULTIAPPEND
             return self._reject(self._tag, "REPLACE takes one message", is_append=True)
-        literal = self._find_literal(line_feed)
+        literal = received.find_literal(line_feed)
         end = line_feed - 1 if literal is None else literal.start()
         try:
-            head = parse_append_next(self._take(line_feed + 1), end - self._offset)
+            head = parse_append_next(received.take(line_feed + 1), end - received.offset)
         except RemoteProtocolError as error:
             text = "expected a message literal" if literal is None else str(error)
             return self._reject(self._tag, text, is_append=True)
         if literal is None:
             if head.data is not AppendData.CATENATE:
                 return self._reject(self._tag, "expected a message literal", is_append=True)
-            return self._announce(head, self._tag, self._offset + head.end, is_first=False)
+            return self._announce(head, self._tag, received.offset + head.end, is_first=False)
         return self._announce_literal(literal, head, self._tag, is_first=False)
 
     def _auth(self) -> Event | None:
-        line_feed = self._find_line()
+        received = self._received
+        line_feed = received.find_line(self._max_line)
         if line_feed is None:
             return None
         if isinstance(line_feed, str):
             return self._reject(self._tag, line_feed)
-        line = self._take(line_feed - 1)
+        line = received.take(line_feed - 1)
         if line == b"*":
             # RFC 3501 §6.2.2: "*" cancels
             response = None
@@ -527,19 +473,20 @@ class ImapServer:
                 response = decode_base64(line)
             except RemoteProtocolError as error:
                 return self._reject(self._tag, str(error))
-        self._start_at(line_feed + 1)
+        received.start_at(line_feed + 1)
         self._state = _State.COMMAND
         return AuthResponse(response)
 
     def _idle(self) -> Event | None:
-        line_feed = self._find_line()
+        received = self._received
+        line_feed = received.find_line(self._max_line)
         if line_feed is None:
             return None
         if isinstance(line_feed, str):
             return self._reject(self._tag, line_feed)
-        if self._take(line_feed - 1).upper() != b"DONE":
+        if received.take(line_feed - 1).upper() != b"DONE":
             return self._reject(self._tag, "expected DONE")
-        self._start_at(line_feed + 1)
+        received.start_at(line_feed + 1)
         self._state = _State.COMMAND
         return IdleDone(self._tag)
 
@@ -548,15 +495,15 @@ class ImapServer:
 
     def _fatal(self) -> Fatal:
         """A literal that comes unasked and is too large: RFC 7888 §4, choice 2, with the code of §5."""
-        self._buffer.clear()
-        self._start_at(0)
+        self._received.clear()
         self._state = _State.CLOSED
         return Fatal("literal is too large", b"TOOBIG")
 
     def _skip(self) -> bool:
         """Throws away octets of a refused literal; whether it is over."""
-        available = min(self._remaining, len(self._buffer) - self._offset)
-        self._start_at(self._offset + available)
+        received = self._received
+        available = received.available(self._remaining)
+        received.start_at(received.offset + available)
         self._remaining -= available
         if self._remaining:
             return False
@@ -565,18 +512,12 @@ class ImapServer:
 
     def _discard(self) -> Fatal | None:
         """Throws away lines of a refused command; leaves the state DISCARD at its end or at a literal."""
-        while True:
-            line_feed = self._buffer.find(b"\n", self._scan)
-            if line_feed < 0:
-                # The end of the line decides about a literal; all before that can go.
-                self._scan = len(self._buffer)
-                self._offset = self._segment = max(self._offset, self._scan - _LITERAL_END_BYTES)
-                return None
-            if line_feed > self._offset and self._buffer[line_feed - 1] == _CR:
-                break
-            self._start_at(line_feed + 1)
-        literal = self._find_literal(line_feed)
-        self._start_at(line_feed + 1)
+        received = self._received
+        line_feed = received.discard_line()
+        if line_feed is None:
+            return None
+        literal = received.find_literal(line_feed)
+        received.start_at(line_feed + 1)
         if literal is None or not literal[3]:
             # A synchronising literal is not sent: its client sees BAD or NO, not `+`.
             self._state = _State.COMMAND

@@ -4,7 +4,7 @@ Theory of operation. `on_data` feeds the engine and handles, in the same turn of
 wait. The first one that does starts a task, which goes on with the rest of the input; meanwhile new input waits in the
 engine, and reading stops above HELD_INPUT_BYTES. Output gathers in a list and leaves in one write when the input is
 used up, or past FLUSH_BYTES with a wait for a slow peer (INV-5: nothing of the store is held across that wait).
-While IDLE or NOTIFY is on, hints of the store start the same task.
+While IDLE or NOTIFY is on, hints of the store start the same task (`listening`).
 """
 
 import ssl
@@ -38,6 +38,8 @@ from pochta.servers.channel import channel_of
 from pochta.servers.imap import capabilities, compress, signin, uidonly
 from pochta.servers.imap.append import append
 from pochta.servers.imap.coded import CodedRefusal
+from pochta.servers.imap.fetch.arrived import Wanted
+from pochta.servers.imap.listening import Listening
 from pochta.servers.imap.modes import Modes
 from pochta.servers.imap.notify.notify import NotifyState
 from pochta.servers.imap.progress import Progress
@@ -50,7 +52,6 @@ from pochta.servers.refusal import imap_answer
 from pochta.servers.signed_in import SignedIn, Ticket
 from pochta.store.lane import on_caused
 from pochta.store.store import Store
-from pochta.store.tx import Hint
 
 FLUSH_BYTES: Final = 64 * 1024  # INV-7: output above that waits for the peer
 HELD_INPUT_BYTES: Final = 128 * 1024  # pipelined commands waiting for the one that runs
@@ -93,9 +94,6 @@ class ImapConnection(Connection):
         "_auth_failures",
         "_bad_commands",
         "_has_eof",
-        "_has_news",
-        "_heard",
-        "_idle_tag",
         "_is_pumping",
         "_is_signed_out",
         "_is_stopping",
@@ -110,6 +108,7 @@ class ImapConnection(Connection):
         "deflate",
         "engine",
         "is_plaintext_auth_allowed",
+        "listening",
         "modes",
         "notify",
         "progress",
@@ -138,9 +137,7 @@ class ImapConnection(Connection):
         self._is_stopping = False
         self._is_signed_out = False
         self._has_eof = False
-        self._has_news = False
-        self._heard: set[int] = set()  # accounts whose hints it waits for
-        self._idle_tag: bytes | None = None
+        self.listening = Listening(self)
         self.appending: append.Appending | None = None
         self._bad_commands = 0
         self._login_until_s = 0.0
@@ -170,7 +167,7 @@ class ImapConnection(Connection):
         self.context.connections.discard(self)
         if self._ticket is not None:
             self.context.signed_in.discard(self._ticket)
-        self._hear_of(set())
+        self.listening.stop()
         if self.appending is not None:
             self.appending.discard()
         log.event("imap.disconnect", conn=self.id, account=self.address or None)
@@ -262,7 +259,7 @@ class ImapConnection(Connection):
         self._flush()
 
     def _may_answer_now(self, answered: int) -> bool:
-        return answered < NOOPS_A_TURN and self._idle_tag is None
+        return answered < NOOPS_A_TURN and self.listening.idle_tag is None
 
     def _reset_deadline(self) -> None:
         if self.account_id:
@@ -274,7 +271,7 @@ class ImapConnection(Connection):
 
     def hear(self) -> None:
         """The store has changed: a client that waits for news is told."""
-        self._has_news = True
+        self.listening.has_news = True
         if not self._is_pumping and not self.is_closing:
             self._start(None)
 
@@ -289,13 +286,13 @@ class ImapConnection(Connection):
 
     async def _pump(self, event: Event | None) -> None:
         """Handle `event` and all input that waits behind it."""
-        pace = Pace()
-        on_caused.set(self._note_caused)
+        pace, listening = Pace(), self.listening
+        on_caused.set(listening.note_caused)
         try:
             while True:
                 if event is not None:
                     await self._handle(event)
-                    self._has_news |= self.notify is not None
+                    listening.has_news |= self.notify is not None
                 if self._is_stopping or self._is_signed_out or self.is_closing:
                     break
                 await pace.turn()
@@ -306,12 +303,12 @@ class ImapConnection(Connection):
                 if event is None:
                     if self.deflate is not None and compress.inflate(self):
                         continue
-                    if self._has_news and self._waits_for_news:
-                        self._has_news = False
+                    if listening.has_news and listening.waits:
+                        listening.has_news = False
                         if await self._is_account_lost():
                             break
-                        await self._may_still_read()
-                        await self._tell_news()
+                        await self.may_still_read()
+                        await listening.tell()
                         continue
                     break
         finally:
@@ -379,11 +376,13 @@ class ImapConnection(Connection):
             told = self.selected.sync(self.modes, may_expunge=may_expunge, with_uid=with_uid, reach=reach)
             async for block in told:
                 await self.send_large(block)
+            wanted: Sequence[Wanted] = ()
             if self.selected.contexts is not None:
-                await self.selected.contexts.update(self, await self.selected.snapshot())
+                fetches = self.notify is None or not self.notify.items
+                wanted = await self.selected.contexts.update(self, await self.selected.snapshot(), fetches=fetches)
             if self.notify is not None and reach is not None:
                 # RFC 5465 §5.2: behind the ESEARCH responses
-                await self.notify.tell_arrived(self, self.selected, reach)
+                await self.notify.tell_arrived(self, self.selected, reach, wanted)
         except Refusal as refusal:
             if refusal.code is not RefusalCode.NOT_FOUND:
                 raise
@@ -405,14 +404,14 @@ class ImapConnection(Connection):
             await self._run(event.tag, event.command)
         elif isinstance(event, append.AppendEvent):
             if isinstance(event, AppendStart) and event.is_first:
-                await self._may_still_read()  # what its end tells, and what REPLACE removes, is of the selected one
+                await self.may_still_read()  # what its end tells, and what REPLACE removes, is of the selected one
             self.appending = await append.handle(self, self.appending, event)
         elif isinstance(event, BadCommand):
             self._handle_bad(event)
         elif isinstance(event, AuthResponse):
             await signin.continue_authenticate(self, event.data)
         elif isinstance(event, IdleDone):
-            await self._end_idle(event.tag)
+            await self.listening.end_idle(event.tag)
         elif isinstance(event, Fatal):
             self.send(encode.untagged(b"BYE", event.text, code=event.code))
             self._flush()
@@ -429,7 +428,7 @@ class ImapConnection(Connection):
         if state is State.NOT_AUTHENTICATED and self.account_id:
             self.send(encode.tagged(tag, b"BAD", "You are signed in already"))
             return
-        if not await self._may_still_read() and state is State.SELECTED:
+        if not await self.may_still_read() and state is State.SELECTED:
             self.send(encode.tagged(tag, b"NO", "The right to read this mailbox was taken back", code=b"NOPERM"))
             return
         if self.modes.uidonly and uidonly.uses_numbers(command):
@@ -448,7 +447,7 @@ class ImapConnection(Connection):
         except RemoteProtocolError as error:
             self.send(encode.tagged(tag, b"BAD", str(error)))
 
-    async def _may_still_read(self) -> bool:
+    async def may_still_read(self) -> bool:
         """Whether the selected mailbox, where it is another's, may be read as before; it is closed otherwise."""
         if self.selected is None:
             return True
@@ -481,7 +480,7 @@ class ImapConnection(Connection):
         return True
 
     def _handle_bad(self, event: BadCommand) -> None:
-        self._leave_idle()
+        self.listening.leave_idle()
         self.sasl = None
         if self.appending is not None:
             self.appending.discard()
@@ -505,64 +504,12 @@ class ImapConnection(Connection):
         else:
             self.answer_error(tag, error)
 
-    async def begin_idle(self, tag: bytes) -> None:
-        """Grant IDLE; what changed since the last command is told at once."""
-        self._idle_tag = tag
-        self._listen()
-        self.engine.start_idle()
-        self._flush()
-        await self._tell_news()
-
-    def _leave_idle(self) -> None:
-        self._idle_tag = None
-        self._listen()
-
-    @property
-    def _waits_for_news(self) -> bool:
-        return self._idle_tag is not None or self.notify is not None
-
     @property
     def _is_told_everything(self) -> bool:
         """Whether the client knows all that it wants to know of what this worker knows now; no read."""
         if self.notify is not None and not self.notify.is_told_everything(self.context.store.data_version()):
             return False
         return self.selected is None or self.selected.is_told_everything
-
-    async def _tell_news(self) -> None:
-        """What has happened, to a client that waits for it."""
-        await self.sync(may_expunge=self._idle_tag is not None)
-        if self.notify is not None:
-            await self.notify.tell(self)
-            self._listen()
-
-    def _note_caused(self, hints: Sequence[Hint]) -> None:
-        if self.notify is not None:
-            self.notify.note_own(hints)
-
-    def _listen(self) -> None:
-        """Hear the hints of the accounts in which something may happen that the client is to be told."""
-        wanted = set() if self.notify is None else set(self.notify.accounts)
-        tells_selected = self._idle_tag is not None if self.notify is None else self.notify.tells_selected
-        if tells_selected:
-            # what happens in another's mailbox is told by the hints of its owner
-            wanted |= {self.account_id} if self.selected is None else {self.account_id, self.selected.account_id}
-        self._hear_of(wanted)
-
-    def _hear_of(self, account_ids: set[int]) -> None:
-        watching = self.context.watching
-        for account_id in self._heard - account_ids:
-            watching[account_id].discard(self)
-            if not watching[account_id]:
-                del watching[account_id]
-        for account_id in account_ids - self._heard:
-            watching[account_id].add(self)
-        self._heard = account_ids
-
-    async def _end_idle(self, tag: bytes) -> None:
-        self._leave_idle()
-        await self._may_still_read()
-        await self.sync(may_expunge=True)
-        self.send(encode.tagged(tag, b"OK", "IDLE terminated"))
 
     async def secure(self) -> None:
         """Shake hands; the command was answered."""
@@ -593,7 +540,7 @@ class ImapConnection(Connection):
         self.account_id, self.address = 0, ""
         # RFC 8437 §4.1: whatever was enabled ceases to be, and a saved search is gone with the mailbox
         self.selected = self.notify = None
-        self._hear_of(set())
+        self.listening.stop()
         self.modes = Modes()
         self.engine.is_authenticated = self.engine.utf8_accept = False
         self._login_until_s = clock.monotonic_s() + LOGIN_TIMEOUTS * self.context.login_timeout_s

@@ -196,7 +196,7 @@ async def copy(connection: "ImapConnection", tag: bytes, command: c.Copy) -> Non
     try:
         if count > placements.COPY_MAX_MESSAGES:
             raise Refusal(RefusalCode.LIMIT, f"COPY takes at most {placements.COPY_MAX_MESSAGES} messages; use MOVE")
-        copied = await connection.context.store.write(
+        writing = connection.context.store.write(
             selected.account_id,
             placements.copy,
             selected.account_id,
@@ -207,11 +207,12 @@ async def copy(connection: "ImapConnection", tag: bytes, command: c.Copy) -> Non
             selected.reader_id,
             in_thread=count > changes.UIDS_PER_STEP,
         )
+        copied = await connection.progress.during(writing, count)
     except Refusal as refusal:
         connection.answer_append_error(tag, refusal)
         return
     await connection.sync(may_expunge=command.is_uid, with_uid=command.is_uid)
-    await quota.warn_if_exceeded(connection, selected.account_id)
+    await quota.warn_if_exceeded(connection, command.mailbox)
     connection.send(encode.tagged(tag, b"OK", "COPY completed", code=await _paced_copyuid(copied)))
 
 

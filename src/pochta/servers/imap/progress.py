@@ -1,6 +1,7 @@
 """How far a long command has come, told now and then. Source: RFC 9585 §4."""
 
-from typing import TYPE_CHECKING, Final
+import asyncio
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from pochta import clock
 from pochta.proto.imap import encode
@@ -9,6 +10,9 @@ if TYPE_CHECKING:
     from pochta.servers.imap.connection import ImapConnection
 
 PERIOD_S: Final = 10.0  # RFC 9585 §4: every 10 to 15 s
+LOOK_S: Final = 0.01  # at least, between two looks at work that tells nothing itself
+
+T = TypeVar("T")
 
 
 class Progress:
@@ -25,6 +29,16 @@ class Progress:
         """A command begins."""
         self._tag = tag
         self._due_s = clock.monotonic_s() + PERIOD_S
+
+    async def during(self, work: "asyncio.Future[T]", goal: int) -> T:
+        """What `work` gives, which does all of its `goal` items at once; the client hears that it goes on."""
+        try:
+            while not (await asyncio.wait([work], timeout=max(LOOK_S, self._due_s - clock.monotonic_s())))[0]:
+                await self.tell(0, goal)
+        except asyncio.CancelledError:
+            work.cancel()
+            raise
+        return work.result()
 
     async def tell(self, done: int, goal: int | None = None) -> None:
         """Tell, if it is time, that `done` items of `goal` are done; for loops, between two responses. 0.1 us.

@@ -189,7 +189,7 @@ class Selected:
             self._recent[-1] = (self._recent[-1][0], uid_next - 1)  # or IDLE for days would gather thousands of ranges
         else:
             self._recent.append((first_uid, uid_next - 1))
-        if not self.is_read_only:
+        if not self.is_read_only and not self.standing.is_read_only:
             self.view.recent_uid = uid_next
             args = (self.account_id, self.mailbox_id, uid_next)
             # TryLater: the disk is full. The mail may be \Recent once more, but what the command did stays done.

@@ -32,7 +32,7 @@ async def check(connection: "ImapConnection", tag: bytes, command: c.Check) -> N
 
 async def idle(connection: "ImapConnection", tag: bytes, command: c.Idle) -> None:
     """IDLE. Source: RFC 2177 §3."""
-    await connection.begin_idle(tag)
+    await connection.listening.begin_idle(tag)
 
 
 async def id_(connection: "ImapConnection", tag: bytes, command: c.Id) -> None:

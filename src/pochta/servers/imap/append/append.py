@@ -5,8 +5,10 @@ plain literal could not is put into a transfer encoding at the message's end (`w
 off leaves no file behind.
 
 DEVIATES RFC 6855 §4: an octet beyond ASCII in a header is taken also from a client that has not enabled UTF8=ACCEPT.
-Such headers are older than that extension, and come in by SMTP; programs that copy mail between servers would lose
-those messages. The data item UTF8 itself is for those who have enabled it.
+Such headers are older than that extension, and come in by SMTP. Programs that copy mail between servers (imapsync,
+mbsync, OfflineIMAP), none of which enables it, would lose those messages, and so would every mail program that moves
+one from another account. The data item UTF8 itself is for those who have enabled it. What is given to clients that
+have not: docs/decisions/0011-headers-in-utf-8.md.
 
 Source: RFC 3501 §6.3.11, RFC 3502, RFC 3516 §4.4, RFC 4469, RFC 6855 §4, RFC 8508.
 """
@@ -33,9 +35,11 @@ from pochta.proto.imap.seqset import encode_ranges
 from pochta.servers.imap import condstore, targets
 from pochta.servers.imap.append import replace, without_nul
 from pochta.servers.imap.append.catenate import Urls
+from pochta.servers.imap.mailboxes import listing
 from pochta.servers.imap.message_limit import TooManyMessages
 from pochta.servers.imap.selected import split_flags
 from pochta.servers.pace import Pace
+from pochta.store.access import Opened
 from pochta.store.messages import Appended, NewMessage, NewPlacement
 from pochta.store.sqlite import as_try_later
 
@@ -109,6 +113,7 @@ class Appending:
         "_replaced",
         "_replaced_uid",
         "_spooled",
+        "_target",
         "_urls",
         "tag",
     )
@@ -117,6 +122,7 @@ class Appending:
         self.tag = event.tag
         self._connection = connection
         self._path = event.mailbox
+        self._target: Opened | None = None  # as it was at the beginning
         self._replaced = event.replaced
         self._replaced_uid = 0
         self._incoming: Incoming | None = None
@@ -163,7 +169,7 @@ class Appending:
                 raise NeedsUid("UIDs alone may be used")
             self._replaced_uid = await replace.uid_of(self._connection, self._replaced)
         # RFC 3501 §6.3.11: a missing mailbox is told before the client has sent the message
-        await targets.appendable(self._connection, self._path)
+        self._target = await targets.appendable(self._connection, self._path)
 
     def _need_room(self, more_bytes: int) -> None:
         limit = self._connection.context.message_size_bytes
@@ -284,6 +290,9 @@ class Appending:
             appended = await replace.commit(connection, self._replaced_uid, self._path, items)
         connection.context.counters["messages_appended"] += len(appended.uids)
         code = _appenduid(appended)
+        if self._target is not None:
+            # RFC 9051 §6.3.12: the name that the mailbox has, where the client spells it otherwise
+            connection.send(listing.spelling(connection, self._target, self._path))
         if self._replaced is None:
             await connection.sync(may_expunge=True)
             connection.send(encode.tagged(self.tag, b"OK", "APPEND completed", code=code))

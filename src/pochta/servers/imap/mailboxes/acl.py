@@ -58,7 +58,9 @@ async def delete_acl(connection: "ImapConnection", tag: bytes, command: acl.Dele
 async def _change(connection: "ImapConnection", name: str, identifier: str, edit: Edit, changed: Right) -> None:
     reader_id, now = connection.account_id, int(clock.now_s())
     await connection.context.store.write(
-        reader_id, access.change_rights, reader_id, name, identifier, edit, changed, now
+        reader_id,
+        access.change_rights,
+        *(reader_id, name, identifier, edit, changed, now, connection.is_administrator),
     )
     await connection.sync(may_expunge=True)
 
@@ -80,10 +82,11 @@ async def get_acl(connection: "ImapConnection", tag: bytes, command: acl.GetAcl)
 async def list_rights(connection: "ImapConnection", tag: bytes, command: acl.ListRights) -> None:
     """LISTRIGHTS: no rights are tied together; the owner has all and cannot lose one."""
     identifier, reader_id = _prepared(command.identifier), connection.account_id
-    opened, whom = await connection.context.store.read(reader_id, _read_whom, reader_id, command.mailbox, identifier)
-    is_owner = whom == opened.account_id
-    always, maybe = b'""', b"".join([b" %c" % ord(letter) for letter in _EVERY_RIGHT])
-    if is_owner:
+    opened, whom, grantable = await connection.context.store.read(
+        reader_id, _read_whom, reader_id, command.mailbox, identifier, connection.is_administrator
+    )
+    always, maybe = b'""', b"".join([b" %c" % ord(letter) for letter in rights.shown(grantable)])
+    if whom == opened.account_id:
         always, maybe = b'""' if identifier.startswith("-") else _EVERY_RIGHT.encode("ascii"), b""
     # RFC 4314 §3.4: the identifier in the form that the client gave
     shown = acl.identifier(command.identifier)
@@ -91,9 +94,13 @@ async def list_rights(connection: "ImapConnection", tag: bytes, command: acl.Lis
     connection.send(encode.tagged(tag, b"OK", "LISTRIGHTS completed"))
 
 
-def _read_whom(tx: Tx, reader_id: int, name: str, identifier: str) -> tuple[Opened, int]:
+def _read_whom(tx: Tx, reader_id: int, name: str, identifier: str, is_administrator: bool) -> tuple[Opened, int, Right]:
+    """The mailbox, whom the identifier means, and what they may be granted or denied there."""
     opened = access.open_mailbox(tx, reader_id, name, Right.ADMINISTER)
-    return opened, access.reader_named(tx, identifier.removeprefix("-"))
+    whom = access.reader_named(tx, identifier.removeprefix("-"))
+    if identifier.startswith("-"):
+        return opened, whom, rights.ALL
+    return opened, whom, access.grantable(tx, opened.account_id, whom, is_administrator)
 
 
 async def my_rights(connection: "ImapConnection", tag: bytes, command: acl.MyRights) -> None:

@@ -229,6 +229,15 @@ class _Rendering:
         return [*attributes, "\\Subscribed"] if is_subscribed else attributes
 
 
+def spelling(connection: "ImapConnection", opened: Opened, given: str) -> bytes:
+    """LIST with OLDNAME, where the mailbox that the client has named `given` is not spelled so; empty otherwise."""
+    # RFC 9051 §6.3.9.7: names are in NFC
+    if not connection.modes.rev2 or given == opened.mailbox.path:
+        return b""
+    attributes, utf8 = attributes_of(opened), connection.modes.utf8
+    return encode.list_response(opened.mailbox.path, attributes, utf8_accept=utf8, old_name=given)
+
+
 def attributes_of(opened: Opened) -> list[str]:
     """What LIST says of a mailbox that is there, whatever was asked."""
     attributes = [] if _is_readable(opened) else ["\\Noselect"]

@@ -48,7 +48,7 @@ async def select(connection: "ImapConnection", tag: bytes, command: c.Select) ->
     context = connection.context
     selected = Selected(context.store, context.views, opened, reader_id, is_read_only=command.is_read_only)
     connection.selected = selected
-    await _tell_selected(connection, selected, opened, command.mailbox)
+    await _tell_selected(connection, selected, opened, command.old_name or command.mailbox)
     if command.resync is not None and news is not None:
         await qresync.tell_news(connection, selected, opened.mailbox, command.resync, news)
     word = "EXAMINE" if command.is_read_only else "SELECT"

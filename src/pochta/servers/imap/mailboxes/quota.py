@@ -85,9 +85,10 @@ async def set_quota(connection: "ImapConnection", tag: bytes, command: quota.Set
     connection.send(encode.tagged(tag, b"OK", "SETQUOTA completed"))
 
 
-async def warn_if_exceeded(connection: "ImapConnection", account_id: int) -> None:
-    """After a copy that costs nothing: say that the account holds more than it may, if so (RFC 9208 §4.3.1)."""
-    if await connection.context.store.read(account_id, quotas.is_exceeded, account_id):
+async def warn_if_exceeded(connection: "ImapConnection", name: str) -> None:
+    """After a copy that costs nothing: say that the account it went into is over its quota (RFC 9208 §4.3.1)."""
+    reader_id = connection.account_id
+    if await connection.context.store.read(reader_id, quotas.is_exceeded_at, reader_id, name):
         connection.send(encode.untagged(b"NO", "The account holds more than its quota allows", code=b"OVERQUOTA"))
 
 

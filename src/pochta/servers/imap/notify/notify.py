@@ -22,7 +22,8 @@ from pochta.proto.imap.metadata import metadata_names
 from pochta.proto.imap.notify import MESSAGE_EVENTS, SELECTED_FILTERS, MailboxFilter, Notify, NotifyEvent
 from pochta.servers.imap import condstore
 from pochta.servers.imap.coded import CodedRefusal
-from pochta.servers.imap.fetch import fetch
+from pochta.servers.imap.fetch import arrived
+from pochta.servers.imap.fetch.arrived import Wanted
 from pochta.servers.imap.mailboxes import status
 from pochta.servers.imap.notify.reach import Reach
 from pochta.servers.imap.notify.watched import UNKNOWN, WATCHED_MAX, Difference, Filters, Key, Picture, Watched
@@ -171,13 +172,18 @@ class NotifyState:
         args = (selected.account_id, selected.mailbox_id, kind, mod_seqs)
         return await connection.context.store.read(selected.account_id, changes.named_by, *args)
 
-    async def tell_arrived(self, connection: "ImapConnection", selected: Selected, reach: Reach) -> None:
-        """The items that the client wants of each message whose EXISTS it was just told of."""
-        if not (self.items and reach.arrived):
-            return
-        # RFC 5465 §5.2: none of messages that the client has put there itself
-        ranges = without_ranges(reach.arrived, await self._own_uids(connection, selected, Kind.ADDED))
-        await fetch.tell_new(connection, selected, ranges, self.items)
+    async def tell_arrived(
+        self, connection: "ImapConnection", selected: Selected, reach: Reach, also: Sequence[Wanted]
+    ) -> None:
+        """The items that the client wants of each message whose EXISTS it was just told of; `also`: for searches."""
+        wanted = list(also)
+        if self.items and reach.arrived:
+            # RFC 5465 §5.2: none of messages that the client has put there itself
+            ranges = without_ranges(reach.arrived, await self._own_uids(connection, selected, Kind.ADDED))
+            uids = [uid for part in (await selected.snapshot()).by_uid(ranges) for uid in part.uids]
+            wanted.insert(0, Wanted(uids, self.items))
+        if wanted:
+            await arrived.tell(connection, selected, wanted)
 
     async def tell(self, connection: "ImapConnection") -> None:
         """Tell what has happened since the last time, but for what happened in the selected mailbox."""

@@ -6,7 +6,10 @@ round, is told. A removed message leaves before its EXPUNGE does, while its numb
 the search mean the messages that had them when it was asked. What only the clock changes (OLDER, YOUNGER) is noticed
 when the message changes (RFC 5032 §2).
 
-Source: RFC 5267 §4.2, §4.3.
+Of messages that come, the client may have asked for items (RFC 5465 §7): they are told before the search's own
+response or, where NOTIFY asks for items too, with those of NOTIFY behind it (§5.2).
+
+Source: RFC 5267 §4.2, §4.3, RFC 5465 §7.
 """
 
 import asyncio
@@ -21,6 +24,9 @@ from pochta.proto.imap.multisearch import CancelUpdate
 from pochta.proto.imap.search import walk
 from pochta.proto.imap.seqset import SeqSet, encode_ranges
 from pochta.proto.imap.view import Difference, Snapshot
+from pochta.servers.imap import condstore
+from pochta.servers.imap.fetch import arrived
+from pochta.servers.imap.fetch.arrived import Wanted
 from pochta.servers.imap.search import search
 from pochta.servers.imap.search.plan import find
 from pochta.servers.imap.selected import COMPARED_INLINE_MAX, Selected
@@ -35,6 +41,7 @@ CONTEXTS_MAX: Final = 16  # of one session; a client shows a few views of a mail
 # of the keys of one context, which it keeps: 16 contexts take 3 MB; a line may name 10 000 ranges, literals 256 KiB
 RANGES_MAX: Final = 1024
 TEXT_MAX_CHARS: Final = 16 * 1024
+ITEMS_MAX_BYTES: Final = 16 * 1024  # of the names of what is fetched of new messages; clients ask for some 200
 MESSAGES_MAX: Final = 400_000  # in all contexts of a session when one is made: 4 bytes each, 1.6 MB
 
 
@@ -57,14 +64,18 @@ class Context(Protocol):
     async def update(self, connection: "ImapConnection", snapshot: Snapshot, ranges: Sequence[UidRange]) -> bytes:
         """The response to changes of the messages of `ranges`, which stand in the snapshot."""
 
+    def among(self, uids: Sequence[int]) -> list[int]:
+        """Those of these messages that it holds, in the same order. May run in a thread."""
+
 
 class Contexts:
     """Those of one selected mailbox; `snapshot`: up to which all of them are true."""
 
-    __slots__ = ("_contexts", "_snapshot")
+    __slots__ = ("_contexts", "_items", "_snapshot")
 
     def __init__(self, snapshot: Snapshot) -> None:
         self._contexts: dict[bytes, Context] = {}
+        self._items: dict[bytes, tuple[c.FetchItem, ...]] = {}  # of those that want some of what comes
         self._snapshot = snapshot
 
     def __contains__(self, tag: bytes) -> bool:
@@ -75,13 +86,17 @@ class Contexts:
         held = sum(one.size for one in self._contexts.values())
         return len(self._contexts) < CONTEXTS_MAX and held + coming <= MESSAGES_MAX
 
-    def add(self, context: Context) -> None:
+    def add(self, context: Context, items: tuple[c.FetchItem, ...]) -> None:
         """Keep up with one more, which is true for the snapshot that `update` was last given."""
         self._contexts[context.tag] = context
+        if items:
+            self._items[context.tag] = items
 
     def cancel(self, tags: Sequence[bytes]) -> bool:
         """Forget these; whether all of them were there."""
         missing = [tag for tag in tags if self._contexts.pop(tag, None) is None]
+        for tag in tags:
+            self._items.pop(tag, None)
         return not missing
 
     async def removed(self, old: Snapshot, seqs: Sequence[int]) -> bytes:
@@ -90,18 +105,40 @@ class Contexts:
             return b""
         return await run(_removed, len(seqs), list(self._contexts.values()), old, seqs)
 
-    async def update(self, connection: "ImapConnection", snapshot: Snapshot) -> None:
-        """Tell what has changed in the session's snapshot since the last time."""
+    async def update(
+        self, connection: "ImapConnection", snapshot: Snapshot, *, fetches: bool = True
+    ) -> Sequence[Wanted]:
+        """Tell what has changed in the session's snapshot since the last time; what is to be fetched behind it.
+
+        The latter is told here, and nothing left, with `fetches`.
+        """
         old, self._snapshot = self._snapshot, snapshot
         if old is snapshot or not self._contexts:
-            return
+            return ()
         if max(old.count, snapshot.count) > COMPARED_INLINE_MAX and old.unshared(snapshot) > COMPARED_INLINE_MAX:
             difference = await asyncio.to_thread(old.difference, snapshot)
         else:
             difference = old.difference(snapshot)
         ranges = await run(_ranges_of, old.unshared(snapshot), difference)
-        for one in list(self._contexts.values()):
-            await connection.send_large(await one.update(connection, snapshot, ranges))
+        responses = [await one.update(connection, snapshot, ranges) for one in list(self._contexts.values())]
+        wanted = await self._wanted(difference) if self._items else []
+        selected = connection.selected
+        if wanted and fetches and selected is not None:
+            # RFC 5465 §7: behind EXISTS, before ESEARCH
+            await arrived.tell(connection, selected, wanted)
+            wanted = []
+        for response in responses:
+            await connection.send_large(response)
+        return wanted
+
+    async def _wanted(self, difference: Difference) -> list[Wanted]:
+        """What is to be fetched of messages that have come. RFC 5465 §7: not of those that match only now."""
+        come = [uid for uid, _ in difference.added]
+        if not come:
+            return []
+        return [
+            Wanted(await run(self._contexts[tag].among, len(come), come), items) for tag, items in self._items.items()
+        ]
 
 
 def _removed(contexts: Sequence[Context], old: Snapshot, seqs: Sequence[int]) -> bytes:
@@ -150,6 +187,9 @@ class SearchContext:
             come += [uid for uid in facts.uids if uid in matching and not self._has(uid)]
             lost += [uid for uid in facts.uids if uid not in matching and self._has(uid)]
         return await run(self._changed, len(come) + len(lost), snapshot, come, lost)
+
+    def among(self, uids: Sequence[int]) -> list[int]:
+        return [uid for uid in uids if self._has(uid)]
 
     def _changed(self, snapshot: Snapshot, come: Sequence[int], lost: Sequence[int]) -> bytes:
         items = []
@@ -209,8 +249,10 @@ def _uid_ranges(ranges: Sequence[tuple[int, int]], snapshot: Snapshot) -> tuple[
     return tuple(zip(uids[::2], uids[1::2], strict=True))
 
 
-def is_keepable(key: c.SearchKey) -> bool:
-    """Whether a context may keep the key."""
+def is_keepable(key: c.SearchKey, items: Sequence[c.FetchItem]) -> bool:
+    """Whether a context may keep the key and the items."""
+    if sum(len(item.label) for item in items if not isinstance(item, c.FetchAttribute)) > ITEMS_MAX_BYTES:
+        return False
     ranges = chars = 0
     for one in walk(key):
         if isinstance(one, c.SearchSet):
@@ -231,15 +273,26 @@ def may_begin(connection: "ImapConnection", tag: bytes) -> bool:
 
 
 async def begin(
-    connection: "ImapConnection", selected: Selected, context: Context, snapshot: Snapshot, *, size: int
+    connection: "ImapConnection",
+    selected: Selected,
+    context: Context,
+    snapshot: Snapshot,
+    *,
+    size: int,
+    items: tuple[c.FetchItem, ...] = (),
 ) -> None:
-    """Keep up with a search that was just answered for `snapshot`, or tell that we will not."""
+    """Keep up with a search that was just answered for `snapshot`, or tell that we will not.
+
+    `items` are fetched of messages that come and match.
+    """
+    if c.FetchAttribute.MODSEQ in items:
+        condstore.make_aware(connection)
     if selected.contexts is None:
         selected.contexts = Contexts(snapshot)
     contexts = selected.contexts
     await contexts.update(connection, snapshot)
-    if contexts.has_room(size) and is_keepable(context.key):
-        contexts.add(context)
+    if contexts.has_room(size) and is_keepable(context.key, items):
+        contexts.add(context, items)
         return
     # RFC 5267 §4.3.1: the rest of the command is honoured
     code = b'NOUPDATE "%b"' % context.tag

@@ -11,6 +11,7 @@ Rows are read in steps with a snapshot each: message rows never change, and a ui
 import os
 from array import array
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Final, NamedTuple
 
 from pochta import log
@@ -153,10 +154,16 @@ class Facts:
         await self.pace.turn()
         return {at: known.get(uid, 0) for at, uid in zip(wanted, uids, strict=True)}
 
-    async def sent_days(self, among: Collection[int]) -> dict[int, int | None]:
+    async def sent_days(self, among: AbstractSet[int]) -> dict[int, int | None]:
         """The Date header's day of each of `among`, None without a readable date."""
         found: dict[int, int | None] = {}
-        async for at, row in self._message_rows(_SENT_DAY, among, ROWS):
+        if len(among) * SPAN_SHARE >= len(self.uids):
+            _, account_id, mailbox_id, _ = self._mailbox
+            args = (account_id, mailbox_id, self.uids[0], self.uids[-1])
+            known: dict[int, int | None] = dict(await self._mailbox.store.read(account_id, _read_sent_days, *args))
+            found = {at: known[uid] for at, uid in enumerate(self.uids) if uid in known and at in among}
+            await self.pace.turn()
+        async for at, row in self._message_rows(_SENT_DAY, among - found.keys(), ROWS):
             found[at] = row[1]
         return found
 
@@ -289,6 +296,14 @@ _WHOLE: Final = (
 def _read_span(tx: Tx, account_id: int, mailbox_id: int, first: int, last: int) -> list[Row]:
     return tx.rows(
         f"{_PLACED} placement WHERE account_id = ? AND mailbox_id = ? AND uid BETWEEN ? AND ? ORDER BY uid",
+        (account_id, mailbox_id, first, last),
+    )
+
+
+def _read_sent_days(tx: Tx, account_id: int, mailbox_id: int, first: int, last: int) -> list[Row]:
+    return tx.rows(
+        "SELECT p.uid, m.sent_day FROM placement p CROSS JOIN message m WHERE p.account_id = ? AND p.mailbox_id = ?"
+        " AND p.uid BETWEEN ? AND ? AND m.account_id = p.account_id AND m.id = p.message_id",
         (account_id, mailbox_id, first, last),
     )
 

@@ -17,7 +17,7 @@ from pochta.mime.fold import fold_field, loosened
 from pochta.mime.header import split_fields
 from pochta.mime.searched import FIELD_BYTES, field_text
 from pochta.servers.imap.search.facts import Facts
-from pochta.servers.imap.search.steps import Cost, Step
+from pochta.servers.imap.search.steps import Cost, Places, Step
 
 WORDS_MAX: Final = 16  # of one key; more words narrow nothing down
 WORDS_IN_COMMAND: Final = 128  # each is a text to look for in every message; keys beyond them are taken at their word
@@ -49,7 +49,7 @@ class Scored:
         self._step = step
         self.cost: Cost = step.cost
 
-    async def match(self, facts: Facts, among: set[int]) -> set[int]:
+    async def match(self, facts: Facts, among: Places) -> Places:
         found = await self._step.match(facts, among)
         for at in found:
             _score(facts, at, EXACT)
@@ -64,7 +64,7 @@ class FuzzyText:
     words: int
     cost: Cost = Cost.TEXT
 
-    async def match(self, facts: Facts, among: set[int]) -> set[int]:
+    async def match(self, facts: Facts, among: Places) -> Places:
         masks = await facts.masks(among)
         found: set[int] = set()
         for at in among - facts.lost:
@@ -88,7 +88,7 @@ class FuzzyHeader:
     selection: FieldSelection | None
     cost: Cost = Cost.CORE
 
-    async def match(self, facts: Facts, among: set[int]) -> set[int]:
+    async def match(self, facts: Facts, among: Places) -> Places:
         found: set[int] = set()
         async for at, header in self._headers(facts, among):
             texts = [
@@ -103,7 +103,7 @@ class FuzzyHeader:
             await facts.pace.turn()
         return found
 
-    async def _headers(self, facts: Facts, among: set[int]) -> AsyncIterator[tuple[int, bytes]]:
+    async def _headers(self, facts: Facts, among: Places) -> AsyncIterator[tuple[int, bytes]]:
         """What of the header holds the field, of each message that is not lost."""
         unknown = among
         if self.selection is not None:

@@ -142,7 +142,8 @@ async def _keep_up(connection: "ImapConnection", selected: Selected, tag: bytes,
     found = await search.run_search(connection, key)
     uids = await found.numbers(is_uid=True)
     context = contexts.SearchContext(tag, key, uids, is_uid=True)
-    await contexts.begin(connection, selected, context, found.snapshot, size=len(uids))
+    items = () if command.returns is None else command.returns.items
+    await contexts.begin(connection, selected, context, found.snapshot, size=len(uids), items=items)
 
 
 def _targets(tx: Tx, reader_id: int, sources: tuple[Source, ...]) -> list[_Target]:

@@ -1,7 +1,7 @@
-"""What the text index says to the keys of a search, told in uids of the mailbox.
+"""What is known of the keys of a search before any message is read, told in positions of the view.
 
 The index knows messages, not where they stand. So it is asked before anything is read, for a few keys at a time; then
-the store is asked where the messages it names stand. What it does not know for sure (a text too long to be kept, a
+`placing` finds out where the messages it names stand. What it does not know for sure (a text too long to be kept, a
 message that came after the last one indexed) stays with the step that reads, so the answer is the same with and without
 an index.
 
@@ -9,41 +9,29 @@ A message that the index knows is not opened: damage done to its bytes since is 
 """
 
 from array import array
-from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import chain
 from typing import Final
 
-from pochta.index.reader import FieldQuestion, HeaderQuestion, Question, TextQuestion
+from pochta.index.reader import Answer, FieldQuestion, HeaderQuestion, Question, TextQuestion
 from pochta.index.searcher import Found
 from pochta.index.texts import FIELDS, SEPARATOR
 from pochta.mime.fold import fold_field
 from pochta.proto.imap import commands as c
+from pochta.proto.imap.view import Snapshot
+from pochta.servers.imap import object_ids
 from pochta.servers.imap.search.facts import Facts, Mailbox
-from pochta.servers.imap.search.steps import Cost, Step
+from pochta.servers.imap.search.placing import Known, place
+from pochta.servers.imap.search.steps import Cost, Places, Step
 from pochta.servers.imap.search.text import needle
-from pochta.servers.imap.sort.columns import run
-from pochta.servers.pace import Pace
-from pochta.store.tx import Row, Tx
+from pochta.store.tx import Tx
 
-IDS: Final = 500  # looked for at once: 0.7 ms
-ROWS: Final = 1000  # of a mailbox read at once: 0.5 ms
-SCAN_SHARE: Final = 4  # one message of so many is wanted: all placements are read in their order
-LATER_MAX: Final = 2000  # not indexed yet: looked at wherever in the account they stand; of more, all placements are
 QUESTIONS_MAX: Final = 32  # of one command: five words in each of six keys; what is left over is decided by reading
-# together: two bits each in an octet for every id; a hundred thousand messages make answers of 3 MB then
+# together: 8 octets a hit until it is placed, 2 then; a hundred thousand messages make answers of 3 MB
 QUESTIONS_AT_ONCE: Final = 4
-NAMED_MAX: Final = 1000  # messages kept in a dictionary; above, an octet for each id of the account is less
+THREAD_MAX: Final = 1000  # messages of a thread named at once: 0.5 ms; a longer one is found by looking at all
+EVERY_ID: Final = (1 << 63) - 1
 MAYBE_MAX: Final = 256  # more than that to be read: cheaper keys go first
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """Uids, rising: of messages that match, and of those that have to be looked into. All others do not match."""
-
-    sure: Sequence[int]
-    maybe: Sequence[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +42,11 @@ class Indexed:
     reading: Step
     cost: Cost
 
-    async def match(self, facts: Facts, among: set[int]) -> set[int]:
-        found = _positions(self.known.sure, facts.uids) & among
-        doubtful = _positions(self.known.maybe, facts.uids) & among
-        if doubtful:
-            found |= await self.reading.match(facts, doubtful)
-        return found
+    async def match(self, facts: Facts, among: Places) -> Places:
+        seq = facts.part.seq
+        found = among & set(self.known.sure.get(seq, ()))
+        doubtful = among & set(self.known.maybe.get(seq, ()))
+        return found | await self.reading.match(facts, doubtful) if doubtful else found
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,21 +55,9 @@ class Present:
 
     cost: Cost = Cost.PLACEMENT
 
-    async def match(self, facts: Facts, among: set[int]) -> set[int]:
+    async def match(self, facts: Facts, among: Places) -> Places:
         await facts.columns(among)
         return among - facts.lost
-
-
-def _positions(wanted: Sequence[int], uids: "array[int]") -> set[int]:
-    """Where the wanted uids stand; both rise."""
-    first, stop = bisect_left(wanted, uids[0]), bisect_right(wanted, uids[-1])
-    if stop - first == 0:
-        return set()
-    here = set(wanted[first:stop])
-    if len(here) * 8 < len(uids):
-        places = ((bisect_left(uids, one), one) for one in here)
-        return {at for at, one in places if uids[at] == one}
-    return {at for at, uid in enumerate(uids) if uid in here}
 
 
 def indexed(known: Mapping[c.SearchKey, Known], key: c.SearchKey, reading: Step) -> Step:
@@ -90,33 +65,39 @@ def indexed(known: Mapping[c.SearchKey, Known], key: c.SearchKey, reading: Step)
     answer = known.get(key)
     if answer is None:
         return reading
-    return Indexed(answer, reading, Cost.ARRAYS if len(answer.maybe) <= MAYBE_MAX else reading.cost)
+    return Indexed(answer, reading, Cost.ARRAYS if answer.maybe_count <= MAYBE_MAX else reading.cost)
 
 
-async def ask(mailbox: Mailbox, key: c.SearchKey, message_count: int) -> Mapping[c.SearchKey, Known]:
-    """What the index knows of the keys in the tree; empty without an index. `message_count`: of the mailbox."""
-    if mailbox.searcher is None:
-        return {}
-    questions: dict[c.SearchKey, Question] = {}
-    for text_key in _texts(key):
-        question = _question(text_key)
-        if question is not None:
-            questions[text_key] = question
-            if len(questions) == QUESTIONS_MAX:
-                break
-    keys = list(questions)
+async def ask(mailbox: Mailbox, key: c.SearchKey, snapshot: Snapshot) -> Mapping[c.SearchKey, Known]:
+    """What is known of keys in the tree about messages of the snapshot, of QUESTIONS_MAX at most.
+
+    Keys about text are known to an index only; those about threads and messages by their ids to the store.
+    """
     known: dict[c.SearchKey, Known] = {}
+    questions: dict[c.SearchKey, Question] = {}
+    for one in _asked(key):
+        if len(known) + len(questions) == QUESTIONS_MAX:
+            break
+        if isinstance(one, c.SearchObjectId):
+            ids = await mailbox.store.read(mailbox.account_id, _ids_of, mailbox.account_id, one)
+            if len(ids) <= THREAD_MAX and one not in known:
+                found = Found(EVERY_ID, [Answer(array("q", ids), array("q"))])
+                [known[one]] = await place(mailbox, snapshot, found)
+        elif mailbox.searcher is not None and (question := _question(one)) is not None:
+            questions[one] = question
+    keys = list(questions)
     for start in range(0, len(keys), QUESTIONS_AT_ONCE):
         asked = keys[start : start + QUESTIONS_AT_ONCE]
-        found = await mailbox.searcher.ask(mailbox.store, mailbox.account_id, [questions[one] for one in asked])
-        if found is None:
+        assert mailbox.searcher is not None
+        answers = await mailbox.searcher.ask(mailbox.store, mailbox.account_id, [questions[one] for one in asked])
+        if answers is None:
             break
-        known.update(zip(asked, await _Placing(mailbox, found).known(message_count), strict=True))
+        known.update(zip(asked, await place(mailbox, snapshot, answers), strict=True))
     return known
 
 
-def _texts(key: c.SearchKey) -> Iterator[c.SearchHeader | c.SearchText]:
-    """The keys about text in the tree, but for fuzzy ones: those are not folded as the index is."""
+def _asked(key: c.SearchKey) -> Iterator[c.SearchHeader | c.SearchText | c.SearchObjectId]:
+    """The keys about text and ids in the tree, but for fuzzy ones: those are not folded as the index is."""
     stack: list[c.SearchKey] = [key]
     while stack:
         one = stack.pop()
@@ -124,8 +105,18 @@ def _texts(key: c.SearchKey) -> Iterator[c.SearchHeader | c.SearchText]:
             stack.extend(one.keys)
         elif isinstance(one, c.SearchNot):
             stack.append(one.key)
-        elif isinstance(one, c.SearchHeader | c.SearchText):
+        elif isinstance(one, c.SearchHeader | c.SearchText | c.SearchObjectId):
             yield one
+
+
+def _ids_of(tx: Tx, account_id: int, key: c.SearchObjectId) -> list[int]:
+    """The messages that an EMAILID or THREADID means, rising; of a thread THREAD_MAX and one at most."""
+    number = object_ids.number_in(key.object_id, "T" if key.is_thread else "M", account_id)
+    if not key.is_thread:
+        return [number] if number else []
+    # sorted here: ORDER BY would have SQLite go through all messages by id, 25 ms for 100 000
+    sql = "SELECT id FROM message WHERE account_id = ? AND thread_id = ? LIMIT ?"
+    return sorted([row[0] for row in tx.rows(sql, (account_id, number, THREAD_MAX + 1))])
 
 
 def _question(key: c.SearchHeader | c.SearchText) -> Question | None:
@@ -150,131 +141,3 @@ def _is_encodable(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-class _Placing:
-    """Answers about messages of the account, told in uids of the mailbox."""
-
-    __slots__ = ("_args", "_bits", "_found", "_mailbox", "_maybe", "_pace", "_sure", "_unknown")
-
-    def __init__(self, mailbox: Mailbox, found: Found) -> None:
-        self._mailbox = mailbox
-        self._args = (mailbox.account_id, mailbox.mailbox_id)
-        self._found = found
-        self._bits: dict[int, int] | bytearray = {}
-        self._sure = [array("I") for _ in found.answers]
-        self._maybe = [array("I") for _ in found.answers]
-        self._unknown = array("I")  # came after the last one indexed
-        self._pace = Pace()
-
-    async def known(self, message_count: int) -> list[Known]:
-        """What is known, answer by answer."""
-        read, account_id = self._mailbox.store.read, self._mailbox.account_id
-        named = sum(len(ids) for answer in self._found.answers for ids in answer)
-        self._bits = await run(_bits_of, named, self._found)
-        count = len(self._bits) if isinstance(self._bits, dict) else len(self._bits) - self._bits.count(0)
-        later = await read(account_id, _count_later, account_id, self._found.last_id)
-        is_whole = count * SCAN_SHARE >= message_count or later > LATER_MAX
-        tables = ["placement", "removed"] if await read(account_id, _has_removed, *self._args) else ["placement"]
-        for table in tables:
-            if is_whole:
-                await self._read_whole(table)
-            else:
-                await self._read_named(table)
-                await self._read_later(table)
-        unknown = self._unknown
-        return [
-            Known(await run(_sorted, len(sure), sure), await run(_sorted, len(maybe) + len(unknown), maybe + unknown))
-            for sure, maybe in zip(self._sure, self._maybe, strict=True)
-        ]
-
-    async def _read_whole(self, table: str) -> None:
-        read, last_uid = self._mailbox.store.read, 0
-        while rows := await read(self._mailbox.account_id, _read_all, table, *self._args, last_uid):
-            self._take(rows)
-            last_uid = rows[-1][1]
-            await self._pace.turn()
-
-    async def _read_named(self, table: str) -> None:
-        bits = self._bits
-        ids = sorted(bits) if isinstance(bits, dict) else [one for one, mark in enumerate(bits) if mark]
-        for start in range(0, len(ids), IDS):
-            part = tuple(ids[start : start + IDS])
-            self._take(await self._mailbox.store.read(self._mailbox.account_id, _read_some, table, *self._args, part))
-            await self._pace.turn()
-
-    async def _read_later(self, table: str) -> None:
-        read, after_id, after_uid = self._mailbox.store.read, self._found.last_id, 1 << 32
-        while rows := await read(self._mailbox.account_id, _read_later, table, *self._args, after_id, after_uid):
-            self._take(rows)
-            after_id, after_uid = rows[-1]
-            await self._pace.turn()
-
-    def _take(self, rows: Sequence[Row]) -> None:
-        last_id, bits = self._found.last_id, self._bits
-        self._unknown.extend([uid for one, uid in rows if one > last_id])
-        if isinstance(bits, dict):
-            here = [(mark, uid) for one, uid in rows if (mark := bits.get(one, 0))]
-        else:
-            here = [(mark, uid) for one, uid in rows if one <= last_id and (mark := bits[one])]
-        if here:
-            for number, (sure, maybe) in enumerate(zip(self._sure, self._maybe, strict=True)):
-                is_sure, is_maybe = 1 << 2 * number, 2 << 2 * number
-                sure.extend([uid for mark, uid in here if mark & is_sure])
-                maybe.extend([uid for mark, uid in here if mark & is_maybe])
-
-
-def _bits_of(found: Found) -> dict[int, int] | bytearray:
-    """By message id, two bits for each answer: whether the message matches, whether it may. Few are a dictionary."""
-    named = sum(len(ids) for answer in found.answers for ids in answer)
-    bits: dict[int, int] | bytearray
-    bits = (
-        dict.fromkeys(chain.from_iterable(chain(*found.answers)), 0)
-        if named <= NAMED_MAX
-        else bytearray(found.last_id + 1)
-    )
-    for number, answer in enumerate(found.answers):
-        for mark, ids in ((1, answer.sure), (2, answer.maybe)):
-            for one in ids:
-                bits[one] |= mark << 2 * number
-    return bits
-
-
-def _sorted(uids: "array[int]") -> "array[int]":
-    return array("I", sorted(uids))
-
-
-def _count_later(tx: Tx, account_id: int, last_id: int) -> int:
-    """How many messages, at most, are not indexed."""
-    row = tx.row("SELECT next_id FROM account WHERE id = ?", (account_id,))
-    return 0 if row is None else int(row[0]) - 1 - last_id
-
-
-def _has_removed(tx: Tx, account_id: int, mailbox_id: int) -> bool:
-    row = tx.row("SELECT 1 FROM removed WHERE account_id = ? AND mailbox_id = ? LIMIT 1", (account_id, mailbox_id))
-    return row is not None
-
-
-def _read_all(tx: Tx, table: str, account_id: int, mailbox_id: int, after_uid: int) -> list[Row]:
-    return tx.rows(
-        f"SELECT message_id, uid FROM {table} WHERE account_id = ? AND mailbox_id = ? AND uid > ? ORDER BY uid LIMIT ?",
-        (account_id, mailbox_id, after_uid, ROWS),
-    )
-
-
-# `+ 0`: the mailbox must not choose the index, that of messages holds all columns asked for
-def _read_some(tx: Tx, table: str, account_id: int, mailbox_id: int, ids: tuple[int, ...]) -> list[Row]:
-    part = ids + ids[-1:] * (IDS - len(ids) if len(ids) > 4 else 4 - len(ids))
-    marks = ", ".join("?" * len(part))
-    return tx.rows(
-        f"SELECT message_id, uid FROM {table} WHERE account_id = ? AND mailbox_id + 0 = ? AND message_id IN ({marks})",
-        (account_id, mailbox_id, *part),
-    )
-
-
-def _read_later(tx: Tx, table: str, account_id: int, mailbox_id: int, after_id: int, after_uid: int) -> list[Row]:
-    return tx.rows(
-        f"SELECT message_id, uid FROM {table} WHERE account_id = ? AND mailbox_id + 0 = ?"
-        " AND (message_id, uid) > (?, ?) ORDER BY message_id, uid LIMIT ?",
-        (account_id, mailbox_id, after_id, after_uid, IDS),
-    )

@@ -7,8 +7,8 @@ positions that can still match: AND hands each key only what the ones before it 
 NOT takes away. So a message is opened only when nothing cheaper has decided. After each step of at most a few
 milliseconds others have their turn (INV-12); the session's view stays as it is meanwhile, and with it all numbers.
 
-All BODY and TEXT keys of a command are looked for in one reading of the message (`text`). What only flags,
-sizes, dates and such decide is kept with the chunk of the view, which never changes: asked again, it costs nothing.
+All BODY and TEXT keys of a command are looked for in one reading of the message (`text`). What rows alone decide
+(flags, sizes, dates, threads) is kept with the chunk of the view, which never changes: asked again, it costs nothing.
 
 Decisions. A sequence number beyond the mailbox matches nothing and is no error: RFC 3501 §9 asks for BAD where COPY,
 FETCH or STORE name one, and Dovecot answers so. Removed messages that the client was not told of are searched while
@@ -18,6 +18,7 @@ comments included. Save dates are days in UTC, as FETCH shows them.
 
 from array import array
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from pochta.mime.core import FieldSelection
@@ -29,6 +30,7 @@ from pochta.servers.imap import object_ids
 from pochta.servers.imap.search import narrowing
 from pochta.servers.imap.search.facts import DAY_S, Facts, Mailbox
 from pochta.servers.imap.search.fuzzy import WORDS_IN_COMMAND, FuzzyHeader, FuzzyText, Scored, words_of
+from pochta.servers.imap.search.placing import Known
 from pochta.servers.imap.search.steps import (
     All,
     And,
@@ -53,6 +55,7 @@ from pochta.servers.pace import Pace
 from pochta.store.changes import UidRange
 
 FOUND_PER_CHUNK: Final = 4  # answers kept with a chunk, 2 bytes a message each: a client asks the same few questions
+SIZES: Final = 16  # of slices whose positions are kept as a set, 32 KiB each; nearly all have the size of a chunk
 TOKEN_MAX_CHARS: Final = 1024  # of a question, one for all chunks
 
 _LOW: Final = -(1 << 63)
@@ -81,7 +84,7 @@ async def find(
 
     `parts`: slices of the snapshot; None: all of it.
     """
-    known = await narrowing.ask(mailbox, key, snapshot.count) if parts is None else {}
+    known = await narrowing.ask(mailbox, key, snapshot) if parts is None else {}
     planner = Planner(mailbox.account_id, snapshot, terms, known)
     step = planner.plan(key)
     needles = list(planner.needles)
@@ -94,7 +97,7 @@ async def find(
         if is_all:
             positions = range(part.stop - part.start)
         if positions is None:
-            found = await step.match(facts, set(range(part.stop - part.start)))
+            found = await step.match(facts, _everywhere(part.stop - part.start))
             positions = kept = array("H", sorted(found - facts.lost if facts.lost else found))
             if token and not facts.lost:
                 if len(part.chunk.found) >= FOUND_PER_CHUNK:
@@ -102,6 +105,12 @@ async def find(
                 part.chunk.found[token] = kept
         yield facts, positions
         await pace.turn()
+
+
+@lru_cache(SIZES)
+def _everywhere(count: int) -> frozenset[int]:
+    """All positions of a slice of so many messages."""
+    return frozenset(range(count))
 
 
 def keyword_names(key: c.SearchKey) -> set[str]:
@@ -118,7 +127,7 @@ class Planner:
         account_id: int,
         snapshot: Snapshot,
         terms: Terms,
-        known: Mapping[c.SearchKey, narrowing.Known] | None = None,
+        known: Mapping[c.SearchKey, Known] | None = None,
     ) -> None:
         self._known = known or {}  # what the text index has answered
         self._account_id = account_id
@@ -148,7 +157,7 @@ class Planner:
 
     def token(self, key: c.SearchKey, step: Step) -> str:
         """A name for the question, under which a chunk may keep its answer for good; empty where it may not."""
-        if step.cost > Cost.PLACEMENT or isinstance(step, All):
+        if step.cost > Cost.MESSAGE or isinstance(step, All):
             return ""
         if any(isinstance(one, _PASSING) for one in walk(key)):
             return ""
@@ -192,7 +201,7 @@ class Planner:
             return Between("internal_date", *((_LOW, then + 1) if key.is_older else (then, _HIGH)))
         if isinstance(key, c.SearchObjectId):
             number = object_ids.number_in(key.object_id, "T" if key.is_thread else "M", self._account_id)
-            return Thread(number) if key.is_thread else MessageId(number)
+            return narrowing.indexed(self._known, key, Thread(number) if key.is_thread else MessageId(number))
         changed = self._terms.changed
         return ModSeq(key.mod_seq, None if changed is None else Range(changed, is_uid=True))
 

@@ -172,7 +172,8 @@ async def search(connection: "ImapConnection", tag: bytes, command: c.Search) ->
     if is_updated:
         uids = await found.numbers(is_uid=True)
         context = contexts.SearchContext(tag, key, uids, is_uid=command.is_uid)
-        await contexts.begin(connection, selected, context, found.snapshot, size=len(uids))
+        items = () if returns is None else returns.items
+        await contexts.begin(connection, selected, context, found.snapshot, size=len(uids), items=items)
     # RFC 3501 §7.4.1: no EXPUNGE while SEARCH, with its sequence numbers, is in progress
     await connection.sync(may_expunge=command.is_uid, with_uid=command.is_uid)
     connection.send(encode.tagged(tag, b"OK", "SEARCH completed"))

@@ -6,6 +6,7 @@ count from the beginning of the slice. A `lost` message (`facts`) matches nothin
 
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from enum import IntEnum
 from operator import attrgetter
@@ -16,6 +17,9 @@ from pochta.mime.header import split_fields
 from pochta.mime.searched import FIELD_BYTES, field_text, value_texts
 from pochta.servers.imap.search.facts import Column, Facts
 from pochta.servers.pace import Pace
+
+Places = AbstractSet[int]
+"""Positions in a slice; never changed by whom they are given to."""
 
 
 class Cost(IntEnum):
@@ -36,7 +40,7 @@ class Step(Protocol):
     def cost(self) -> Cost:
         """The dearest thing it reads."""
 
-    async def match(self, facts: Facts, among: set[int]) -> set[int]:
+    async def match(self, facts: Facts, among: Places) -> Places:
         """The positions of `among` that match; a lost one may be among them."""
 
 
@@ -46,7 +50,7 @@ class All:
 
     cost: Cost = Cost.ARRAYS
 
-    async def match(self, facts: Facts, among: set[int]) -> set[int]:
+    async def match(self, facts: Facts, among: Places) -> Places:
         return among
 
 
@@ -58,7 +62,7 @@ class Flag:
     is_set: bool
     cost: Cost = Cost.ARRAYS
 
-    async def match(self, facts: Facts, among: set[int]) -> set[int]:
+    async def match(self, facts: Facts, among: Places) -> Places:
         bits, flags = self.bits, facts.flags
         if self.is_set:
             return {at for at in among if flags[at] & bits}
@@ -73,7 +77,7 @@ class Range:
     is_uid: bool
     cost: Cost = Cost.ARRAYS
 
-    async def match(self, facts: Facts, among: set[int]) -> set[int]:
+    async def match(self, facts: Facts, among: Places) -> Places:
         uids, seq = facts.uids, facts.part.seq
         lowest, highest = (uids[0], uids[-1]) if self.is_uid else (seq, seq + len(uids) - 1)
         found: set[int] = set()
@@ -103,7 +107,7 @@ class Between:
     high: int
     cost: Cost = Cost.PLACEMENT
 
-    async def match(self, facts: Facts, among: set[int]) -> set[int]:
+    async def match(self, facts: Facts, among: Places) -> Places:
         column: Column = getattr(await facts.columns(among), self.column)
         low, high = self.low, self.high
         if not facts.lost:
@@ -119,7 +123,7 @@ class ModSeq:
     changed: Range | None
     cost: Cost = Cost.PLACEMENT
 
-    async def match(self, facts: Facts, among: set[int]) -> set[int]:
+    async def match(self, facts: Facts, among: Places) -> Places:
         if self.changed is not None:
             among = await self.changed.match(facts, among)
         mod_seqs = await facts.mod_seqs(among)
@@ -134,7 +138,7 @@ class Sent:
     high: int
     cost: Cost = Cost.MESSAGE
 
-    async def match(self, facts: Facts, among: set[int]) -> set[int]:
+    async def match(self, facts: Facts, among: Places) -> Places:
         days = await facts.sent_days(among)
         return {at for at, day in days.items() if day is not None and self.low <= day < self.high}
 
@@ -146,7 +150,7 @@ class MessageId:
     message_id: int
     cost: Cost = Cost.PLACEMENT
 
-    async def match(self, facts: Facts, among: set[int]) -> set[int]:
+    async def match(self, facts: Facts, among: Places) -> Places:
         column = (await facts.columns(among)).message_id
         return {at for at in among - facts.lost if column[at] == self.message_id}
 
@@ -158,7 +162,7 @@ class Thread:
     thread_id: int
     cost: Cost = Cost.MESSAGE
 
-    async def match(self, facts: Facts, among: set[int]) -> set[int]:
+    async def match(self, facts: Facts, among: Places) -> Places:
         threads = await facts.threads(among)
         return {at for at, thread_id in threads.items() if thread_id == self.thread_id}
 
@@ -172,7 +176,7 @@ class CoreHeader:
     selection: FieldSelection
     cost: Cost = Cost.CORE
 
-    async def match(self, facts: Facts, among: set[int]) -> set[int]:
+    async def match(self, facts: Facts, among: Places) -> Places:
         cores = await facts.cores(among)
         found: set[int] = set()
         incomplete: set[int] = set()
@@ -195,7 +199,7 @@ class Header:
     folded: str
     cost: Cost = Cost.HEADER
 
-    async def match(self, facts: Facts, among: set[int]) -> set[int]:
+    async def match(self, facts: Facts, among: Places) -> Places:
         return {
             at
             async for at, header in facts.headers(among)
@@ -230,7 +234,7 @@ class Text:
     number: int
     cost: Cost = Cost.TEXT
 
-    async def match(self, facts: Facts, among: set[int]) -> set[int]:
+    async def match(self, facts: Facts, among: Places) -> Places:
         masks = await facts.masks(among)
         return {at for at in among - facts.lost if masks[at] >> self.number & 1}
 
@@ -247,7 +251,7 @@ class Not:
         self._step = step
         self.cost: Cost = step.cost
 
-    async def match(self, facts: Facts, among: set[int]) -> set[int]:
+    async def match(self, facts: Facts, among: Places) -> Places:
         return among - await self._step.match(facts, among)
 
 
@@ -260,7 +264,7 @@ class And:
         self._steps = sorted(steps, key=_cost_of)
         self.cost: Cost = self._steps[-1].cost
 
-    async def match(self, facts: Facts, among: set[int]) -> set[int]:
+    async def match(self, facts: Facts, among: Places) -> Places:
         for step in self._steps:
             if not among:
                 break
@@ -278,7 +282,7 @@ class Or:
         self._steps = sorted(steps, key=_cost_of)
         self.cost: Cost = self._steps[-1].cost
 
-    async def match(self, facts: Facts, among: set[int]) -> set[int]:
+    async def match(self, facts: Facts, among: Places) -> Places:
         found: set[int] = set()
         for step in self._steps:
             rest = among - found

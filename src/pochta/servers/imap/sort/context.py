@@ -70,6 +70,10 @@ class SortContext:
             items.append(b"ADDTO (%b)" % b" ".join([self._pair(snapshot, first, stop) for first, stop in runs]))
         return self._response(items) if items else b""
 
+    def among(self, uids: Sequence[int]) -> list[int]:
+        held = set(self._uids)
+        return [uid for uid in uids if uid in held]
+
     def _take_out(self, snapshot: Snapshot, uids: set[int]) -> bytes:
         """What tells that these are no longer in the result; the last ones first, so that no place changes before."""
         runs = self._runs(uids)

@@ -74,7 +74,8 @@ async def _keep_up(
         connection.send(encode.untagged(b"NO", "What is sorted by relevancy is not kept up with", code=code))
         return
     context = SortContext(tag, command.keys, key, uids, is_uid=command.is_uid)
-    await contexts.begin(connection, selected, context, found.snapshot, size=len(uids))
+    items = () if command.returns is None else command.returns.items
+    await contexts.begin(connection, selected, context, found.snapshot, size=len(uids), items=items)
 
 
 async def _whole_answer(connection: "ImapConnection", command: Sort) -> bytes:
