@@ -138,3 +138,19 @@ def test_two_do_not_rebuild_one_file(tmp_path: Path) -> None:
             assert await agree(bench, body("zebra")) == [1]
 
     asyncio.run(work())
+
+
+def test_what_a_killed_rebuild_left_is_in_nobodys_way(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with fed(tmp_path / "data", message("a", "zebra"), message("b")) as bench:
+            own = path_of(bench).parent
+            for name in ("new.building", "new.building-wal", "2.db.building-shm"):
+                (own / name).write_bytes(b"half of it")
+            await bench.append([message("c", "zebra")])
+            await bench.indexer.feed(bench.account_id)
+            assert await agree(bench, body("zebra")) == [1, 3]
+            assert await rebuild.rebuild(bench.store, bench.data_dir, bench.account_id) == 3
+            assert [one.name for one in own.iterdir() if file.BUILDING in one.name] == []
+            assert await agree(bench, body("zebra")) == [1, 3]
+
+    asyncio.run(work())
