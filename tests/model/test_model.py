@@ -30,7 +30,7 @@ LONG_STEPS: Final = 20_000  # of each walk: 200 000 in .ci/long
 FOUND_WITHIN: Final = 5_000
 LEAST_KINDS: Final = 22
 LEAST_SHARE: Final = 0.004  # of each kind of step, counted when it had something to do
-LEAST_MET: Final = 2  # of each of these
+LEAST_MET: Final = 1  # of each of these
 MET: Final = (
     "a client comes back to another mailbox of the same name",
     "a client comes back to another's mailbox, and flags have changed",
