@@ -236,7 +236,8 @@ class App:
             self.indexer = None
 
     def _index_lag(self) -> IndexLagFigures | None:
-        return None if self.indexer is None else IndexLagFigures(*self.indexer.lag())
+        lag = None if self.indexer is None else self.indexer.lag()
+        return None if lag is None else IndexLagFigures(*lag)
 
     def _timed(self, factory: Callable[[], Connection]) -> Callable[[], Connection]:
         def make() -> Connection:

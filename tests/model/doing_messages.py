@@ -140,8 +140,6 @@ async def _transfer(walk: "Walk", session: Session, step: s.Copy | s.Move, *, is
         refusal = "NOPERM"
     elif refusal == "NONEXISTENT":
         refusal = "TRYCREATE"
-    elif not refusal and is_move and target is view.mailbox:
-        refusal = "CANNOT"
     elif not refusal and is_move and which.uids and not {"t", "e"} <= view.rights:
         refusal = "NOPERM"
     if refusal or target is None:

@@ -65,9 +65,11 @@ def _rows(status: "Status", server: "ServerFigures") -> "Iterator[tuple[str, str
 
 def _show_index_lag(lag: "IndexLagFigures | None") -> str:
     if lag is None:
-        return "nobody feeds the text index now"
+        return "unknown: nobody feeds the text index yet, or again"
     if not lag.accounts:
         return "none"
+    if not lag.messages:
+        return f"{counted(lag.accounts, 'account')}, whose messages are not counted yet, since {lag.seconds:.0f} s"
     return f"{counted(lag.messages, 'message')} of {counted(lag.accounts, 'account')}, since {lag.seconds:.0f} s"
 
 

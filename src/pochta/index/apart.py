@@ -29,10 +29,10 @@ class IndexProcess:
 
     def __init__(self, data_dir: Path) -> None:
         self._data_dir = data_dir
-        self._lag = Lag(0, 0, 0.0)
+        self._lag: Lag | None = None
 
-    def lag(self) -> Lag:
-        """How far behind it is, as it told last."""
+    def lag(self) -> Lag | None:
+        """How far behind it is, as it told last; None while there is none that told it."""
         return self._lag
 
     async def run(self) -> None:
@@ -45,6 +45,7 @@ class IndexProcess:
             try:
                 await self._listen(process)
             finally:
+                self._lag = None
                 await _end(process)
             log.event("index.process.ended", pid=process.pid, code=process.returncode)
             await asyncio.sleep(AGAIN_S)

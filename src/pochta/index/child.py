@@ -18,8 +18,9 @@ TELL_EVERY_S: Final = 1.0
 async def _tell(indexer: Indexer) -> None:
     told = b""
     while True:
-        line = msgspec.json.encode(indexer.lag()) + b"\n"
-        if line != told:
+        lag = indexer.lag()
+        line = msgspec.json.encode(lag) + b"\n"
+        if lag is not None and line != told:
             told = line
             sys.stdout.buffer.write(line)
             sys.stdout.buffer.flush()

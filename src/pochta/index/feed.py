@@ -80,6 +80,7 @@ class Indexer:
         self._seen: dict[int, int] = {}  # account -> mod_seq up to which it is indexed
         self._heard: dict[int, int] = {}  # account that is behind -> mod_seq that was told
         self._resting: dict[int, float] = {}  # account whose file cannot be used now -> until when
+        self._has_looked = False
         self._news = asyncio.Event()
         self._compare_at_s = clock.monotonic_s() + COMPARE_EVERY_S
 
@@ -90,6 +91,7 @@ class Indexer:
             while True:
                 try:
                     await self._look()
+                    self._has_looked = True
                     await self._work_until(clock.monotonic_s() + LOOK_EVERY_S)
                     if clock.monotonic_s() >= self._compare_at_s:
                         await self.compare()
@@ -107,8 +109,10 @@ class Indexer:
             self._threads.submit(self._close_files)
         self._threads.shutdown(wait=wait)
 
-    def lag(self) -> Lag:
-        """How far behind it is."""
+    def lag(self) -> Lag | None:
+        """How far behind it is; None until it has seen all accounts once, which a server's first second takes."""
+        if not self._has_looked:
+            return None
         since_s = min(self._behind.values(), default=0.0)
         waiting_s = clock.monotonic_s() - since_s if self._behind else 0.0
         return Lag(len(self._behind), sum(self._left.get(one, 0) for one in self._behind), round(waiting_s, 1))

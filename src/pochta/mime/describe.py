@@ -5,7 +5,7 @@ The bytes suit RFC 3501 and RFC 9051 clients alike: 8-bit and control octets sta
 """
 
 import re
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from pochta.mime.address import Address, parse_addresses
 from pochta.mime.header import Params, split_fields, unfold
@@ -20,6 +20,12 @@ _SPECIAL = re.compile(rb'[\x00\r\n\x80-\xff"\\]')
 _ESCAPED = re.compile(rb'(["\\])')
 _LISTS = frozenset((b"from", b"sender", b"reply-to", b"to", b"cc", b"bcc"))
 _ENVELOPE_FIELDS = _LISTS | {b"date", b"subject", b"in-reply-to", b"message-id"}
+# What a structure that differs for IMAP4rev2 contains, as `_describe` writes it
+GLOBAL_MARK: Final = b'"message" "global"'
+# RFC 3501 §9: of messages only MESSAGE/RFC822 has an envelope in the structure, and a client that does not expect one in
+# MESSAGE/GLOBAL cannot read the rest of the line. RFC 9051 §9 has the envelope for both.
+_MESSAGES: Final = frozenset((b"rfc822",))
+_MESSAGES_REV2: Final = frozenset((b"rfc822", b"global"))
 # RFC 3501 §9: literals carry CHAR8, which is any octet but NUL; UW-IMAP and Dovecot put 0x80 in its place.
 _NUL_SUBSTITUTE = b"\x80"
 
@@ -128,17 +134,17 @@ def envelope(part: Part) -> bytes:
     return envelope_bytes(read_envelope(split_fields(part.header)))
 
 
-def body_structure(part: Part) -> bytes:
-    """BODYSTRUCTURE, with extension data. Source: RFC 9051 §7.5.2."""
-    return _describe(part, True)
+def body_structure(part: Part, *, is_rev2: bool = False) -> bytes:
+    """BODYSTRUCTURE, with extension data, for a client of IMAP4rev1 or of IMAP4rev2. Source: RFC 9051 §7.5.2."""
+    return _describe(part, _MESSAGES_REV2 if is_rev2 else _MESSAGES, with_extension=True)
 
 
-def body(part: Part) -> bytes:
+def body(part: Part, *, is_rev2: bool = False) -> bytes:
     """BODY: the structure without extension data. Source: RFC 9051 §7.5.2."""
-    return _describe(part, False)
+    return _describe(part, _MESSAGES_REV2 if is_rev2 else _MESSAGES, with_extension=False)
 
 
-def _describe(root: Part, with_extension: bool) -> bytes:
+def _describe(root: Part, messages: frozenset[bytes], *, with_extension: bool) -> bytes:
     out: list[bytes] = []
     stack: list[Part | bytes] = [root]
     while stack:
@@ -153,10 +159,7 @@ def _describe(root: Part, with_extension: bool) -> bytes:
             stack.append(tail + b")")
             stack.extend(reversed(item.children))
         else:
-            # RFC 3501 §9: of messages only MESSAGE/RFC822 has an envelope here, and a client that does not expect one
-            # in MESSAGE/GLOBAL cannot read the rest of the line. Dovecot and Cyrus describe it as any other part, too.
-            # RFC 9051 §9 has the envelope for both: whoever speaks it needs a form of its own.
-            message = item.message if item.subtype == b"rfc822" else None
+            message = item.message if item.subtype in messages else None
             tail = b" " + nstring(item.md5) + _common_extension(item) if with_extension else b""
             if message is not None:
                 out.append(b"(%b %b " % (_basic_fields(item), envelope(message)))

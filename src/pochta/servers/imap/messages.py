@@ -270,12 +270,11 @@ async def _move_in_steps(
     """Move step by step; `moved` tells how far it went.
 
     Raises:
-        Refusal: NOT_FOUND (the other mailbox), CANNOT. TryLater: the disk is full.
+        Refusal: NOT_FOUND (the other mailbox). TryLater: the disk is full.
     """
     account_id, reader_id, store = selected.account_id, selected.reader_id, connection.context.store
-    target = await store.read(account_id, access.open_selectable, reader_id, path, Right.INSERT)
-    if (target.account_id, target.mailbox.id) == (account_id, selected.mailbox_id):
-        raise Refusal(RefusalCode.CANNOT, "The messages are in that mailbox already")
+    # RFC 6851 §3.3: also within one mailbox, where the messages get new uids
+    await store.read(account_id, access.open_selectable, reader_id, path, Right.INSERT)
     count, done = sum(part.stop - part.start for part in parts), 0
     for ranges in steps_of(parts, changes.MOVED_PER_STEP):
         step = await store.write(

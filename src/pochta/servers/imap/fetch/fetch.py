@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pochta.errors import TryLater
+from pochta.mime import describe
 from pochta.mime.core import INCOMPLETE, FieldSelection, select_fields
 from pochta.proto.imap import commands as c
 from pochta.proto.imap import encode
@@ -229,7 +230,7 @@ async def _respond(
         while left.start < left.stop:
             part, rows = await _rows(connection, selected, left, steps.sql_columns, since)
             unread = b""
-            if _has_incomplete_core(steps, rows):
+            if _has_incomplete_core(steps, rows) or (connection.modes.rev2 and _differs_in_rev2(steps, rows)):
                 opening = _opening(steps)
                 part, rows = await _rows(connection, selected, part, opening.sql_columns, since)
                 unread = await _send_opened(connection, selected, part, opening, rows)
@@ -412,19 +413,28 @@ async def _row_lines(selected: Selected, part: Slice, steps: Plan, rows: Sequenc
 
 
 def _opening(steps: Plan) -> Plan:
-    """The plan with every section read from the message: for a header too large for its core."""
+    """The plan with every section, and the structure, read from the message: where the rows are not enough."""
+    opened = [item for item in steps.items if isinstance(item, BodySection) or item is FetchAttribute.BODYSTRUCTURE]
     return steps._replace(
-        items=tuple(item for item in steps.items if not isinstance(item, BodySection)),
-        opened=(*steps.opened, *(item for item in steps.items if isinstance(item, BodySection))),
+        items=tuple(item for item in steps.items if item not in opened),
+        opened=(*steps.opened, *opened),
         sql_columns=tuple(dict.fromkeys((*steps.sql_columns, *_OPENED_COLUMNS))),
     )
 
 
 def _has_incomplete_core(steps: Plan, rows: Sequence[Row]) -> bool:
+    """Whether a header was too large for its core."""
     if not steps.selections:
         return False
     at = 1 + steps.sql_columns.index("m.header_core")
     return any(row[at] == INCOMPLETE for row in rows)
+
+
+def _differs_in_rev2(steps: Plan, rows: Sequence[Row]) -> bool:
+    if FetchAttribute.BODYSTRUCTURE not in steps.items:
+        return False
+    at = 1 + steps.sql_columns.index("m.body_structure")
+    return any(describe.GLOBAL_MARK in row[at] for row in rows)
 
 
 def _numbers(part: Slice, rows: Sequence[Row], modes: Modes) -> Sequence[int]:

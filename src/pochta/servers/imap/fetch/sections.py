@@ -12,7 +12,7 @@ from pochta.errors import Corrupt
 from pochta.mime import describe
 from pochta.mime.parse import Part, Scanner, parse
 from pochta.mime.section import filter_fields, find_section
-from pochta.proto.imap.commands import BinarySection, BodySection, FetchItem, SectionKind
+from pochta.proto.imap.commands import BinarySection, BodySection, FetchAttribute, FetchItem, SectionKind
 from pochta.servers.imap import telling
 from pochta.servers.imap.fetch import binary
 from pochta.servers.imap.search.facts import PARSE_BYTES
@@ -113,7 +113,11 @@ async def _send_one(connection: "ImapConnection", one: Wanted, blob: StoredBlob,
             await binary.send(connection, blob, item, decoded[item])
         else:
             assert root is not None
-            connection.send(b"BODY %b" % describe.body(root))
+            if item is FetchAttribute.BODYSTRUCTURE:
+                structure = describe.body_structure(root, is_rev2=connection.modes.rev2)
+            else:
+                structure = describe.body(root, is_rev2=connection.modes.rev2)
+            connection.send(b"%b %b" % (item.value, structure))
     await connection.send_large(b")\r\n")
     return True
 
