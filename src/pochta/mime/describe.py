@@ -22,7 +22,7 @@ _LISTS = frozenset((b"from", b"sender", b"reply-to", b"to", b"cc", b"bcc"))
 _ENVELOPE_FIELDS = _LISTS | {b"date", b"subject", b"in-reply-to", b"message-id"}
 # What a structure that differs for IMAP4rev2 contains, as `_describe` writes it
 GLOBAL_MARK: Final = b'"message" "global"'
-# RFC 3501 §9: of messages only MESSAGE/RFC822 has an envelope in the structure, and a client that does not expect one in
+# RFC 3501 §9: of messages only MESSAGE/RFC822 has an envelope in the structure, and a client that expects none in
 # MESSAGE/GLOBAL cannot read the rest of the line. RFC 9051 §9 has the envelope for both.
 _MESSAGES: Final = frozenset((b"rfc822",))
 _MESSAGES_REV2: Final = frozenset((b"rfc822", b"global"))
