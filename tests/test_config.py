@@ -427,7 +427,7 @@ def test_the_page_is_up_to_date() -> None:
 def test_the_page_has_every_key() -> None:
     listed = re.findall(r"^\| `(\w+)` \|", settings_page(), re.MULTILINE)
     structs = (
-        *(Settings, config.Tls, Listener, config.Smtp, config.Pop3, config.Auth, config.Oauth),
+        *(Settings, config.Tls, Listener, config.Smtp, config.Imap, config.Pop3, config.Auth, config.Oauth),
         *(config.Checks, config.Sending, config.Queue, config.Outbound, config.Route, config.Dns, config.Limits),
     )
     keys = [

@@ -352,7 +352,11 @@ def advertised_by_imap() -> set[str]:
         (False, True, 1),
     ):
         # Any: what is advertised asks nothing of the server around it
-        context = cast(Any, SimpleNamespace(sign_ins=SignIns(cast(Any, None)), message_size_bytes=1, message_limit=1))
+        sign_ins = SignIns(cast(Any, None))
+        context = cast(
+            Any,
+            SimpleNamespace(sign_ins=sign_ins, message_size_bytes=1, message_limit=1, has_unauthenticate=True),
+        )
         connection = ImapConnection(context, offers_starttls=offers_starttls, allows_plaintext_auth=False)
         connection._transport = asyncio.Transport()
         connection.is_secure, connection.account_id = is_secure, account_id

@@ -40,8 +40,10 @@ class BenchServer:
         loop: str | None = None,
         folder: Path | None = None,
         tables: str = "[checks]\nenabled = false\n",
+        accounts: int = ACCOUNTS,
     ) -> None:
         self.workers = workers
+        self._accounts = accounts
         self._tables = tables
         self.smtp_port, self.imap_port, self.imaps_port, self.pop3_port = free_ports(4)
         self._loop = loop
@@ -78,7 +80,9 @@ class BenchServer:
         # one hash for all: the cost of a sign-in stays what it is, fifty hashes need not be made
         credential = passwords.hash_password(Secret(PASSWORD))
         lines = [f'[[domain]]\nname = "{DOMAIN}"\n']
-        lines += [f'[[account]]\naddress = "u{n}@{DOMAIN}"\npassword_hash = "{credential}"\n' for n in range(ACCOUNTS)]
+        lines += [
+            f'[[account]]\naddress = "u{n}@{DOMAIN}"\npassword_hash = "{credential}"\n' for n in range(self._accounts)
+        ]
         accounts = self.folder / "accounts.toml"
         accounts.write_text("\n".join(lines))
         subprocess.run([*POCHTA, "-c", self.config, "apply", accounts], check=True, stdout=subprocess.DEVNULL)

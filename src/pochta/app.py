@@ -316,6 +316,7 @@ class App:
             watching=self.watching,
             tls=tls,
             message_size_bytes=limits.message_size_bytes,
+            has_unauthenticate=settings.imap.unauthenticate,
             message_limit=limits.imap_message_limit,
             login_timeout_s=limits.login_timeout_s,
             idle_timeout_s=limits.idle_timeout_s,

@@ -96,13 +96,14 @@ class Killing:
         await self.walk.compare(self.random.randrange(steps.WORKERS))
 
     async def _settle_append(self, writer: Session, number: int, tag: str) -> None:
-        """The APPEND under way was carried out or not; if it was answered, it was."""
+        """The APPEND under way was carried out or not; if it was answered with OK, it was."""
         ends = [one for one in map(parse, writer.connection.lines) if isinstance(one, Condition) and one.tag == tag]
         inbox = self.walk.world.accounts[writer.reader].mailboxes[INBOX]
         observer = self.walk.observers[writer.reader][0]
         lines = await observer.connection.ok(status_of(INBOX, " HIGHESTMODSEQ"))
         (told,) = (one for one in lines if isinstance(one, Statused))
-        if ends or told.values["MESSAGES"] > len(inbox.messages):
+        is_confirmed = any(one.status == "OK" for one in ends)  # NO: the account is full
+        if is_confirmed or told.values["MESSAGES"] > len(inbox.messages):
             inbox.add(number, frozenset(), writer.reader)
         self.walk.compare_status(lines, observer, INBOX)
 

@@ -307,6 +307,34 @@ def test_running_feeder_follows_what_comes_in(tmp_path: Path, monkeypatch: pytes
     asyncio.run(work())
 
 
+def test_account_without_messages_gets_no_file_until_one_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed, "GATHER_S", 0.0)
+
+    async def work() -> None:
+        async with fed(tmp_path / "data") as bench:
+            folder = bench.data_dir / "index"
+            assert file.account_ids(folder) == []
+            assert await agree(bench, body("zebra")) == []
+            running = asyncio.get_running_loop().create_task(bench.indexer.run())
+
+            async def is_at_rest() -> bool:
+                return bench.indexer.lag() == feed.Lag(0, 0, 0.0)
+
+            await until(is_at_rest)
+            assert file.account_ids(folder) == []
+            await bench.append([message("a", "zebra")])
+
+            async def is_indexed() -> bool:
+                return (await rebuild.standing(bench.store, bench.data_dir, bench.account_id)).indexed == 1
+
+            await until(is_indexed)
+            assert await agree(bench, body("zebra")) == [1]
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
+    asyncio.run(work())
+
+
 def test_removed_account_takes_its_index_along(tmp_path: Path) -> None:
     async def work() -> None:
         async with fed(tmp_path / "data", message("a")) as bench:

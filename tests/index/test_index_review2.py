@@ -37,6 +37,8 @@ def test_a_file_that_cannot_be_opened_stops_no_other_account(tmp_path: Path, mon
             await bench.append([message("a", "zebra")])
             args = ("example.org", "v", "v@example.org", "", 0, NOW)
             other_id = await bench.store.write(0, directory.add_account, *args)
+            bench.account_id = other_id
+            await bench.append([message("b", "zebra")])
 
             async def is_fed() -> bool:
                 path = file.current(bench.data_dir / "index", other_id)

@@ -175,7 +175,7 @@ def test_recursivematch_of_neighbours_in_the_alphabet(reader: Imap) -> None:
         reader.do(f'CREATE "{name}"')
     lines = reader.ok('LIST (SUBSCRIBED RECURSIVEMATCH) "" (a% b%)')
     shown = {re.sub(rb'.* "/" ', b"", line) for line in lines}
-    child = b' (("CHILDINFO" ("SUBSCRIBED")))'
+    child = b' ("CHILDINFO" ("SUBSCRIBED"))'
     assert shown >= {b'"a"' + child if b'"a"' + child in shown else b"a" + child}
     names = {one.split(b" ")[0].strip(b'"') for one in shown}
     assert names == {b"a", b"a-b", b"a0", b"b"}

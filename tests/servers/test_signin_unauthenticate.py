@@ -8,6 +8,7 @@ import pytest
 from signin_rig import ANNA, BORIS, PASSWORD, Authority, Imap, trusting
 from test_signin_certificate import AskingServer
 
+from pochta.config import Imap as ImapSettings
 from pochta.testing import Server
 
 pytestmark = pytest.mark.rfc(8437, "3")
@@ -127,3 +128,14 @@ def test_unauthenticate_ends_compression(server: Server) -> None:
         assert heard.startswith(b"t OK ")
         assert inflate.unused_data == b""
         sign_in(client, BORIS)
+
+
+@pytest.mark.rfc(8437, "8")
+def test_unauthenticate_can_be_turned_off() -> None:
+    with Server(imap=ImapSettings(unauthenticate=False)) as server:
+        server.add_account(ANNA, PASSWORD)
+        with Imap(server) as client:
+            sign_in(client, ANNA)
+            assert "UNAUTHENTICATE" not in client.ask("CAPABILITY")[0]
+            assert client.ask("UNAUTHENTICATE") == ["t BAD UNAUTHENTICATE is turned off here"]
+            assert client.ask("SELECT INBOX")[-1].startswith("t OK")

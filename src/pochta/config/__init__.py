@@ -13,6 +13,7 @@ from pochta.config.file import (
 )
 from pochta.config.schema import (
     BareNewline,
+    Imap,
     Limits,
     Listener,
     ListenerProtocol,
@@ -38,6 +39,7 @@ __all__ = [
     "BareNewline",
     "Checks",
     "Dns",
+    "Imap",
     "Limits",
     "Listener",
     "ListenerProtocol",

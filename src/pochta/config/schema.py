@@ -125,6 +125,18 @@ class Smtp(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = ()
 
 
+class Imap(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How IMAP is served."""
+
+    unauthenticate: Annotated[
+        bool,
+        Meta(
+            description="Whether a client may sign out and let another user sign in on the same connection (RFC 8437,"
+            " UNAUTHENTICATE), as proxies and webmail do. RFC 8437 §8: what nobody needs can be turned off."
+        ),
+    ] = True
+
+
 class Pop3(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How POP3 is served."""
 
@@ -348,6 +360,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = None
     tls: Tls = Tls()
     smtp: Smtp = Smtp()
+    imap: Imap = Imap()
     pop3: Pop3 = Pop3()
     auth: Auth = Auth()
     oauth: Oauth = Oauth()

@@ -13,7 +13,7 @@ from pochta.index.file import Entry, Witness
 from pochta.index.texts import NOTHING, Read, text_of
 from pochta.mime.parse import Scanner, parse
 from pochta.store.blobs import Blobs, StoredBlob
-from pochta.store.tx import Tx
+from pochta.store.tx import Row, Tx
 
 BATCH_ROWS: Final = 256
 BATCH_BYTES: Final = 512 * 1024  # of inline bytes read at once: a millisecond of the loop
@@ -23,13 +23,14 @@ CHUNK_BYTES: Final = 256 * 1024
 
 
 class Account(NamedTuple):
-    """How far an account is; `message_count` leaves out what was removed and is still kept."""
+    """How far an account is; `message_count` leaves out what was removed and is still kept, `has_messages` does not."""
 
     id: int
     created_at: int
     mod_seq: int
     next_id: int
     message_count: int
+    has_messages: bool
 
 
 class Source(NamedTuple):
@@ -42,18 +43,26 @@ class Source(NamedTuple):
     blob: StoredBlob
 
 
-_ACCOUNT: Final = "SELECT id, created_at, mod_seq, next_id, message_count FROM account WHERE removed_at IS NULL AND"
+_ACCOUNT: Final = (
+    "SELECT id, created_at, mod_seq, next_id, message_count,"
+    " EXISTS (SELECT 1 FROM message WHERE message.account_id = account.id)"
+    " FROM account WHERE removed_at IS NULL AND"
+)
 
 
 def accounts_after(tx: Tx, after_id: int) -> list[Account]:
     """The next accounts. One statement."""
-    return [Account(*row) for row in tx.rows(f"{_ACCOUNT} id > ? ORDER BY id LIMIT ?", (after_id, ACCOUNTS))]
+    return [_account(row) for row in tx.rows(f"{_ACCOUNT} id > ? ORDER BY id LIMIT ?", (after_id, ACCOUNTS))]
 
 
 def account(tx: Tx, account_id: int) -> Account | None:
     """The account; None when it was removed. One statement."""
     row = tx.row(f"{_ACCOUNT} id = ?", (account_id,))
-    return None if row is None else Account(*row)
+    return None if row is None else _account(row)
+
+
+def _account(row: Row) -> Account:
+    return Account._make((*row[:-1], bool(row[-1])))
 
 
 def fits(tx: Tx, witness: Witness) -> bool:

@@ -11,7 +11,7 @@ from pochta.mime.decode import decode_charset, decode_transfer, param_text
 from pochta.mime.header import Params
 from pochta.mime.parse import HEAD_BYTES, Part
 
-# RFC 8970 §3.1: at most 256 characters.
+# RFC 8970 §3.3, RFC 8621 §4.1.4: never more than 256 characters.
 MAX_PREVIEW = 256
 # How much of a body is decoded, more only when less did not fill the preview: 1 KiB does for plain text in base64,
 # 8 KiB for most HTML.

@@ -73,6 +73,11 @@ def parse_fetch_items(lexer: Lexer) -> tuple[FetchItem, ...]:
     return tuple(found)
 
 
+# RFC 7162 §3.2.6: what VANISHED goes with; one text, whichever is missing
+VANISHED_NEEDS: Final = "VANISHED needs UID FETCH, CHANGEDSINCE and ENABLE QRESYNC"
+_OF_UID_FETCH: Final = {b"PARTIAL": "PARTIAL needs UID FETCH", b"VANISHED": VANISHED_NEEDS}
+
+
 class FetchModifiers(NamedTuple):
     """What stands behind the items; None: it does not."""
 
@@ -98,10 +103,12 @@ def parse_fetch_modifiers(lexer: Lexer, *, is_uid: bool) -> FetchModifiers:
         if word == b"CHANGEDSINCE" and changed_since is None:
             lexer.space()
             changed_since = lexer.number(MAX_NUMBER64)
-        elif word == b"PARTIAL" and partial is None and is_uid:
+        elif word in _OF_UID_FETCH and not is_uid:
+            raise RemoteProtocolError(_OF_UID_FETCH[word])
+        elif word == b"PARTIAL" and partial is None:
             lexer.space()
             partial = parse_partial(lexer)
-        elif word == b"VANISHED" and not has_vanished and is_uid:
+        elif word == b"VANISHED" and not has_vanished:
             has_vanished = True
         else:
             raise RemoteProtocolError("unknown FETCH modifier")
@@ -109,7 +116,7 @@ def parse_fetch_modifiers(lexer: Lexer, *, is_uid: bool) -> FetchModifiers:
             break
     # RFC 7162 §3.2.6: only together with CHANGEDSINCE
     if has_vanished and changed_since is None:
-        raise RemoteProtocolError("VANISHED needs CHANGEDSINCE")
+        raise RemoteProtocolError(VANISHED_NEEDS)
     return FetchModifiers(changed_since, partial, has_vanished)
 
 

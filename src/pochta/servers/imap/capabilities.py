@@ -77,7 +77,7 @@ def shown(connection: "ImapConnection") -> bytes:
         # RFC 3501 §6.2.3: LOGINDISABLED where a password would be read by others
         mechanisms = connection.context.sign_ins.mechanisms(connection.channel)
         words += [f"AUTH={one}" for one in mechanisms] or ["LOGINDISABLED"]
-    else:
+    elif connection.context.has_unauthenticate:
         words.append("UNAUTHENTICATE")  # RFC 8437 §3: may be shown after the sign-in alone
     if connection.account_id and connection.deflate is None:
         words.append("COMPRESS=DEFLATE")  # RFC 4978 §5: a command of the authenticated state

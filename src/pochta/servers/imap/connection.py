@@ -77,6 +77,7 @@ class ImapContext:
     watching: "defaultdict[int, set[ImapConnection]]"  # by the accounts whose hints they are to hear
     tls: ssl.SSLContext | None
     message_size_bytes: int
+    has_unauthenticate: bool = True  # RFC 8437 §8: may be turned off
     message_limit: int = 0  # messages one command may touch (RFC 9738); 0: as many as there are
     login_timeout_s: float
     idle_timeout_s: float

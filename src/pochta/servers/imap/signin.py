@@ -96,6 +96,10 @@ def _accept(connection: "ImapConnection", tag: bytes, account: AuthenticatedAcco
 
 async def unauthenticate(connection: "ImapConnection", tag: bytes, command: c.Unauthenticate) -> None:
     """UNAUTHENTICATE: as if nobody had signed in; TLS stays, and with it the client's certificate."""
+    if not connection.context.has_unauthenticate:
+        # RFC 8437 §3: BAD, as of a command that is not known
+        connection.send(encode.tagged(tag, b"BAD", "UNAUTHENTICATE is turned off here"))
+        return
     connection.signed_out()
     # RFC 8437 §3: NO is not permitted
     code = b"CAPABILITY " + capabilities.shown(connection)

@@ -166,7 +166,7 @@ class Appending:
     async def _find_target(self) -> None:
         if self._replaced is not None:
             if self._connection.modes.uidonly and not self._replaced.is_uid:
-                raise NeedsUid("UIDs alone may be used")
+                raise NeedsUid("Only UIDs name messages here")
             self._replaced_uid = await replace.uid_of(self._connection, self._replaced)
         # RFC 3501 §6.3.11: a missing mailbox is told before the client has sent the message
         self._target = await targets.appendable(self._connection, self._path)

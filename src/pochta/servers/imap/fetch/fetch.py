@@ -17,6 +17,7 @@ from pochta.proto.imap import commands as c
 from pochta.proto.imap import encode
 from pochta.proto.imap.commands import BinarySection, BodySection, FetchAttribute, FetchItem, SectionKind
 from pochta.proto.imap.dates import encode_internal_date
+from pochta.proto.imap.fetch import VANISHED_NEEDS
 from pochta.proto.imap.search_return import PartialRange
 from pochta.proto.imap.view import Slice
 from pochta.servers.imap import condstore, message_limit, object_ids, qresync, telling
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
 # Rows of usual mail take 1 KiB each; ENVELOPE and BODYSTRUCTURE of one hostile message take up to a megabyte each
 ROWS_MAX_BYTES: Final = 2 * 1024 * 1024
+# RFC 8970 §3.3: 200 characters; 256, as many as are stored, only where another protocol asks
+PREVIEW_MAX_CHARS: Final = 200
 
 _SNAPSHOT_ITEMS: Final = frozenset({FetchAttribute.UID, FetchAttribute.FLAGS})
 
@@ -106,12 +109,12 @@ async def fetch(connection: "ImapConnection", tag: bytes, command: c.Fetch) -> N
     """FETCH and UID FETCH."""
     selected = connection.selected
     assert selected is not None
+    if command.with_vanished and not connection.modes.qresync:
+        connection.send(encode.tagged(tag, b"BAD", VANISHED_NEEDS))
+        return
     if FetchAttribute.MODSEQ in command.items:
         condstore.make_aware(connection)
     if command.with_vanished:
-        if not connection.modes.qresync:
-            connection.send(encode.tagged(tag, b"BAD", "VANISHED needs ENABLE QRESYNC"))
-            return
         await qresync.tell_vanished(connection, selected, command)
     parts = select_slices(await selected.snapshot(), command.seq_set, is_uid=command.is_uid)
     if parts is None:
@@ -388,7 +391,7 @@ def _shown_as(item: FetchAttribute, account_id: int) -> Callable[[Any], bytes] |
 
 
 def _shown_preview(preview: str) -> bytes:
-    return encode.string(preview.encode("utf-8"))
+    return encode.string(preview[:PREVIEW_MAX_CHARS].rstrip().encode("utf-8"))
 
 
 async def _shown_flags(selected: Selected, part: Slice, rows: Sequence[Row], at: int) -> list[bytes]:

@@ -112,8 +112,9 @@ async def list_(connection: "ImapConnection", tag: bytes, command: c.List) -> No
         if any(pattern.fullmatch(name) for pattern in patterns):
             if name not in chosen and _is_redundant(name, ordered, patterns):
                 continue
-            await connection.send_large(render.lines(name, has_chosen_below=name in below))
-            if command.metadata:
+            is_chosen = name in chosen
+            await connection.send_large(render.lines(name, is_chosen=is_chosen, has_chosen_below=name in below))
+            if command.metadata and is_chosen:
                 await _tell_annotations(connection, names.get(name), command.metadata)
         await pace.turn()
     connection.send(encode.tagged(tag, b"OK", "LIST completed"))
@@ -190,15 +191,16 @@ class _Rendering:
         self._status_line = status.line_of(connection, items, deleted) if items else None
         # RFC 5258 §3.5: what the criteria were
         criteria = [b'"%b"' % one.value for one in command.selection if one.value in (b"SUBSCRIBED", b"SPECIAL-USE")]
-        self._child_info = b' (("CHILDINFO" (%b)))' % b" ".join(criteria)
+        self._child_info = b' ("CHILDINFO" (%b))' % b" ".join(criteria)
 
-    def lines(self, name: str, *, has_chosen_below: bool) -> bytes:
+    def lines(self, name: str, *, is_chosen: bool, has_chosen_below: bool) -> bytes:
         """The LIST response, and what else was asked for of the mailbox."""
         opened, shown_name = self._names.get(name), encode.mailbox_name(name, utf8_accept=self._utf8)
         line = b'* LIST %b "/" %b\r\n' % (self._attributes(name, opened), shown_name)
         if has_chosen_below:
             line = line[:-2] + self._child_info + b"\r\n"
-        if opened is None:
+        # RFC 5819 §3: of a name that is told for what is below it alone, there is no more
+        if opened is None or not is_chosen:
             return line
         if self._tells_rights:
             # RFC 8440 §3: after the LIST response

@@ -195,7 +195,7 @@ def is_lawful(connection: "ImapConnection", tag: bytes, key: c.SearchKey, *, is_
     modes = connection.modes
     if modes.uidonly and (not is_uid or any(map(_is_numbered, walk(key)))):
         # RFC 9586 §3: no message sequence numbers in commands
-        connection.send(encode.tagged(tag, b"BAD", "UIDs alone may be used", code=b"UIDREQUIRED"))
+        connection.send(encode.tagged(tag, b"BAD", "Only UIDs name messages here", code=b"UIDREQUIRED"))
         return False
     if modes.rev2 and any(isinstance(one, c.SearchRecent) for one in walk(key)):
         # RFC 9051 Appendix E: NEW, OLD and RECENT are no keys any more
