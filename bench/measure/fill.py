@@ -86,7 +86,7 @@ def fill_index(data_dir: Path, address: str, tell: Progress) -> None:
                 texts[blob_id] = _text(tx, blob_id)
             if rows:
                 last_id = rows[-1][0]
-                tell(made.add([file.Entry(*row[:4], texts[row[4]]) for row in rows], last_id))
+                tell(made.add([file.Entry(row[0], row[1], row[2], row[3], texts[row[4]]) for row in rows], last_id))
             has_more = len(rows) == ENTRIES_A_STEP
         made.close()
     finally:

@@ -42,10 +42,12 @@ def growth(*, workers: int, sizes: Sequence[int], accounts: Sequence[int], repea
     """One figure for each operation, by messages and by accounts; a size below a thousand messages cannot be asked."""
     if any(size < SMALLEST or size % PARTS for size in sizes):
         raise SystemExit(f"growth: a mailbox has {SMALLEST} messages at least, and a multiple of {PARTS}")
+    if any(number < 2 for number in accounts):
+        raise SystemExit("growth: a store has two accounts at least")
     rounds = min(ROUNDS_MAX, ROUNDS_A_REPEAT * repeats)
     by_size = {size: _in_mailbox(workers, size, rounds) for size in sizes}
     by_accounts = {number: _in_store(workers, number, rounds) for number in accounts}
-    return [*_figures("messages", by_size), *_figures("accounts", by_accounts)]
+    return [*growth_figures("messages", by_size), *growth_figures("accounts", by_accounts)]
 
 
 def _progress() -> Progress:
@@ -127,7 +129,7 @@ def _sign_in(port: int, user: str) -> None:
     Imap(port, user).close()
 
 
-def _figures(by: str, rows: dict[int, dict[str, Row]]) -> list[Figure]:
+def growth_figures(by: str, rows: dict[int, dict[str, Row]]) -> list[Figure]:
     """A factor needs two sizes; with one there are the details alone."""
     found = []
     for name in next(iter(rows.values()), {}):

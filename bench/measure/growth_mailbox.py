@@ -200,6 +200,7 @@ class Mailbox:
             ("SEARCH BODY, 10 hits", lambda: self._search(f"BODY {_word(number % WORDS)}", PARTS)),
             ("SEARCH UNSEEN", lambda: self._search("UNSEEN", PARTS, is_exact=False)),
         ]
+        imap.command(b"NOOP")  # what the round before has changed
         for name, operation in steps:
             self.disturb()
             measure(name, operation)

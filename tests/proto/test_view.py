@@ -1,10 +1,14 @@
 """The view against a plain dictionary."""
 
 from array import array
+from functools import reduce
+from operator import or_
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pochta.proto.imap import view
 from pochta.proto.imap.view import CHUNK_MESSAGES, Snapshot
 
 Model = dict[int, int]
@@ -110,3 +114,40 @@ def test_silent_flags_are_not_a_difference() -> None:
     old = snapshot_of({1: 0, 2: 1, 3: 8})
     new = snapshot_of({1: 1, 2: 1, 3: 9})
     assert shown(old.with_flags([(1, 3)], -1, 1), new) == ([], [], [])
+
+
+steps = st.lists(st.tuples(ranges, mailboxes), min_size=1, max_size=4)
+
+
+@settings(max_examples=100)
+@given(mailboxes, steps)
+def test_what_many_chunks_share_leads_to_the_same(
+    model: Model, changes: list[tuple[list[tuple[int, int]], Model]]
+) -> None:
+    """Chunks of a few messages, so that each change touches some of many."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(view, "CHUNK_MESSAGES", 4)
+        first = old = snapshot_of(model)
+        for raw, wanted in changes:
+            touched = disjoint(raw)
+            inside = {uid: bits for uid, bits in sorted(wanted.items()) if any(a <= uid <= b for a, b in touched)}
+            model = {uid: bits for uid, bits in model.items() if not any(a <= uid <= b for a, b in touched)} | inside
+            new = old.refreshed(touched, list(inside.items()), old.mod_seq + bool(touched))
+            assert content(new) == model
+            assert told(old, new) == told(first, new) == model
+            assert told(new, first) == content(first)
+            uids = sorted(model)
+            assert [new.seq_of(uid) for uid in uids] == list(range(1, len(uids) + 1))
+            assert [uid for part in new.by_seq([(1, new.count)] if uids else []) for uid in part.uids] == uids
+            shared = set(map(id, old.chunks))
+            assert old.unshared(new) == sum(len(chunk.uids) for chunk in new.chunks if id(chunk) not in shared)
+            asked = array("I", sorted({*uids[::7], *wanted}))
+            held = list(new.holding(asked))
+            assert [uid for _, some in held for uid in some] == [uid for uid in asked if uid <= new.last_uid]
+            assert all(set(some) & model.keys() <= set(part.uids) for part, some in held)
+            assert list(new.starting_at([part.seq for part, _ in held])) == [part for part, _ in held]
+            assert all(part.seq == new.seq_of(part.uids[0]) for part in new.slices_where(lambda chunk: True))
+            raw_uids = [uid for uid in uids if any(a <= uid <= b for a, b in touched)]
+            assert new.count_within(touched) == len(raw_uids)
+            assert [part.chunk.union for part in new.slices()] == [reduce(or_, part.flags) for part in new.slices()]
+            old = new

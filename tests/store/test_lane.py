@@ -233,9 +233,30 @@ def test_relaxed_writes_are_committed_without_waiting_for_the_disk(data_dir: Pat
             assert await store.write(0, synchronous, "a", durable=False) == 1
             assert store._is_wal_dirty
             assert await store.write(0, synchronous, "a") == 2
-            mixed = store.write(0, synchronous, "a", durable=False), store.write(0, synchronous, "b")
+            mixed = store.write(0, synchronous, "a"), store.write(0, synchronous, "b", durable=False)
+            assert not mixed[1].done()  # in its turn, behind what was there before
             assert await settled(*mixed) == [2, 2]
             assert await store.write(0, synchronous, "a", durable=False) == 1
+
+    asyncio.run(main())
+
+
+def test_relaxed_write_is_done_at_once_where_the_lane_is_free(data_dir: Path) -> None:
+    async def main() -> None:
+        async with opened(data_dir) as store:
+            await store.write(0, put, "a", 1)
+            await asyncio.sleep(0)
+            heard: list[Hint] = []
+            store.subscribe(heard.extend)
+            at_once = store.write(0, put, "b", 2, durable=False)
+            assert at_once.done() or store.lane.figures.holds_s[-1] >= lane.AT_ONCE_S
+            assert heard
+            assert await at_once == 2
+            broken = store.write(0, put_and_raise, "c", 4, durable=False)
+            with pytest.raises(KeyError):
+                await broken
+            assert await store.read(0, numbers) == {"a": 1, "b": 2}
+            assert await store.write(0, put, "c", 3) == 3
 
     asyncio.run(main())
 

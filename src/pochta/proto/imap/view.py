@@ -14,9 +14,10 @@ Memory: 12 bytes for each message, and 100 for each chunk in a snapshot. Refuses
 
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import reduce
 from itertools import compress, count
-from operator import is_not
+from operator import is_not, or_
 from typing import Final, NamedTuple
 
 CHUNK_MESSAGES: Final = 500  # two are one step of the store; rendering one takes 0.1 ms, changing one copies 6 KiB
@@ -32,7 +33,7 @@ class Chunk:
     `facts` holds what was read of these messages and never changes: chunks with the same uids share it.
     """
 
-    __slots__ = ("facts", "flags", "found", "rendered", "uids")
+    __slots__ = ("_union", "facts", "flags", "found", "rendered", "uids")
 
     def __init__(self, uids: "array[int]", flags: "array[int]", facts: "dict[str, array[int]] | None" = None) -> None:
         self.uids = uids
@@ -40,6 +41,14 @@ class Chunk:
         self.rendered: dict[object, bytes] = {}
         self.found: dict[str, array[int]] = {}
         self.facts: dict[str, array[int]] = {} if facts is None else facts
+        self._union = -1
+
+    @property
+    def union(self) -> int:
+        """Every flag that some message has; 12 us the first time."""
+        if self._union < 0:
+            self._union = reduce(or_, self.flags, 0)
+        return self._union
 
 
 class Slice(NamedTuple):
@@ -111,6 +120,18 @@ class Snapshot:
         for chunk, start in zip(self.chunks, self._starts, strict=True):
             yield Slice(chunk, 0, len(chunk.uids), start + 1)
 
+    def slices_where(self, holds: Callable[[Chunk], bool]) -> Iterator[Slice]:
+        """The messages of the chunks of which `holds` is true. 0.1 us for each of the others."""
+        for chunk, start in zip(self.chunks, self._starts, strict=True):
+            if holds(chunk):
+                yield Slice(chunk, 0, len(chunk.uids), start + 1)
+
+    def starting_at(self, seqs: Sequence[int]) -> Iterator[Slice]:
+        """The messages of the chunks that begin with these sequence numbers."""
+        for seq in seqs:
+            chunk = self.chunks[bisect_left(self._starts, seq - 1)]
+            yield Slice(chunk, 0, len(chunk.uids), seq)
+
     def by_seq(self, ranges: Sequence[tuple[int, int]]) -> Iterator[Slice]:
         """The messages numbered in `ranges` (rising, no overlap, within 1..count)."""
         for first, last in ranges:
@@ -133,6 +154,16 @@ class Snapshot:
                 if stop < len(chunk.uids):
                     break
                 index += 1
+
+    def count_within(self, ranges: Sequence[UidRange]) -> int:
+        """How many messages have uids in `ranges` (rising, no overlap). 2 us for each range."""
+        return sum(self._count_below(last + 1) - self._count_below(first) for first, last in ranges)
+
+    def _count_below(self, uid: int) -> int:
+        index = bisect_left(self._lasts, uid)
+        return (
+            self.count if index == len(self.chunks) else self._starts[index] + bisect_left(self.chunks[index].uids, uid)
+        )
 
     def holding(self, uids: "array[int]") -> "Iterator[tuple[Slice, array[int]]]":
         """The chunks in whose span some of the uids (rising) lie, each whole and with these uids."""
@@ -173,7 +204,7 @@ class Snapshot:
         return made.snapshot(mod_seq)
 
     def _touched(self, ranges: Sequence[UidRange]) -> Iterator[int]:
-        """The chunks to which the uids of `ranges` belong: those up to the last of a chunk, to the last one all above."""
+        """The chunks to which the uids of `ranges` belong; above the last of a chunk the next one begins."""
         highest, at, covered = len(self.chunks) - 1, 0, -1
         for first, last in ranges:
             if last <= covered:

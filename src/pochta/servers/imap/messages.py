@@ -26,6 +26,7 @@ from pochta.servers.imap.selected import (
     uid_ranges,
 )
 from pochta.servers.imap.views import ANY_KEYWORD
+from pochta.servers.pace import Pace
 from pochta.store import access, changes, flags, placements, rights
 from pochta.store.placements import FlagMode
 from pochta.store.rights import Right
@@ -320,9 +321,11 @@ async def _remove_deleted(
     snapshot = await connection.context.views.current(selected.view)
     parts = snapshot.slices() if only is None else snapshot.by_uid(only.normalised(snapshot.last_uid))
     deleted: list[int] = []
+    pace = Pace()
     for part in parts:
-        deleted += [uid for uid, bits in zip(part.uids, part.flags, strict=True) if bits & flags.DELETED]
-        await asyncio.sleep(0)
+        if part.chunk.union & flags.DELETED:
+            deleted += [uid for uid, bits in zip(part.uids, part.flags, strict=True) if bits & flags.DELETED]
+        await pace.turn()
     limit_code = b""
     if only is not None:
         deleted, limit_code = message_limit.limited_uids(connection, deleted)

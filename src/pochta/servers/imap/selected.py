@@ -208,7 +208,7 @@ class Selected:
             args = (self.account_id, self.mailbox_id, first, last)
             return await self._store.read(self.account_id, placements.count, *args)
         snapshot = await self.snapshot()
-        return sum(len(part.uids) for part in snapshot.by_uid(self._recent))
+        return snapshot.count_within(self._recent)
 
     def forget_recent(self) -> None:
         """Show \\Recent no more: the client has switched on IMAP4rev2, which does not have it."""

@@ -71,6 +71,8 @@ def _read_mod_seq(tx: Tx, account_id: int, mailbox_id: int) -> int:
 
 def _read_news(tx: Tx, account_id: int, mailbox_id: int, since: int) -> _News:
     mod_seq = _read_mod_seq(tx, account_id, mailbox_id)
+    if mod_seq == since:
+        return _News(mod_seq, [])
     rows = _few_changes(tx, account_id, mailbox_id, since)
     if rows is None or not _reaches_back(tx, account_id, since):
         return _News(mod_seq, None)
@@ -250,11 +252,11 @@ class Views:
 
     async def _refresh(self, view: View, old: Snapshot) -> Snapshot:
         account_id, mailbox_id = view.account_id, view.mailbox_id
-        if await self._store.read(account_id, _read_mod_seq, account_id, mailbox_id) == old.mod_seq:
-            return old
         news, rows = await self._store.read(
             account_id, _read_small_news, account_id, mailbox_id, view.seen_by, old.mod_seq
         )
+        if news.mod_seq == old.mod_seq:
+            return old
         if rows is not None and news.ranges is not None:
             return old.refreshed(news.ranges, rows, news.mod_seq)
         if news.ranges is None:

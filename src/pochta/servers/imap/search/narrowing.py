@@ -10,7 +10,10 @@ A message that the index knows is not opened: damage done to its bytes since is 
 
 from array import array
 from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from functools import reduce
+from operator import and_, or_
 from typing import Final
 
 from pochta.index.reader import Answer, FieldQuestion, HeaderQuestion, Question, TextQuestion
@@ -22,7 +25,7 @@ from pochta.proto.imap.view import Snapshot
 from pochta.servers.imap import object_ids
 from pochta.servers.imap.search.facts import Facts, Mailbox
 from pochta.servers.imap.search.placing import Known, place
-from pochta.servers.imap.search.steps import Cost, Places, Step
+from pochta.servers.imap.search.steps import And, Cost, Or, Places, Step
 from pochta.servers.imap.search.text import needle
 from pochta.store.tx import Tx
 
@@ -66,6 +69,19 @@ def indexed(known: Mapping[c.SearchKey, Known], key: c.SearchKey, reading: Step)
     if answer is None:
         return reading
     return Indexed(answer, reading, Cost.ARRAYS if answer.maybe_count <= MAYBE_MAX else reading.cost)
+
+
+def slices_of(step: Step) -> AbstractSet[int] | None:
+    """Outside of which slices (by the sequence number of the first message) the step matches nothing; None: any may."""
+    if isinstance(step, Indexed):
+        return step.known.sure.keys() | step.known.maybe.keys()
+    if isinstance(step, And):
+        known = [one for one in map(slices_of, step.steps) if one is not None]
+        return reduce(and_, known) if known else None
+    if isinstance(step, Or):
+        each = list(map(slices_of, step.steps))
+        return None if None in each else reduce(or_, [one for one in each if one is not None])
+    return None
 
 
 async def ask(mailbox: Mailbox, key: c.SearchKey, snapshot: Snapshot) -> Mapping[c.SearchKey, Known]:

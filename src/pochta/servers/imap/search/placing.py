@@ -52,13 +52,13 @@ class Known:
 async def place(mailbox: Mailbox, snapshot: Snapshot, found: Found) -> list[Known]:
     """The answers of the index, told in positions of the snapshot. Messages that came later are among `maybe`."""
     placing = _Placing(mailbox, snapshot, found)
-    missing = [part for part in snapshot.slices() if _IDS not in part.chunk.facts]
-    to_read = sum([len(part.chunk.uids) for part in missing])
+    to_read = sum([len(chunk.uids) for chunk in snapshot.chunks if _IDS not in chunk.facts])
     named = sum(len(ids) for answer in found.answers for ids in answer)
-    if to_read <= READ_MIN + READ_SHARE * named:
-        return await placing.by_ids(missing)
-    later = await mailbox.store.read(mailbox.account_id, _count_later, mailbox.account_id, found.last_id)
-    return await (placing.by_ids(missing) if later > LATER_MAX else placing.by_lookups(named))
+    is_few = to_read > READ_MIN + READ_SHARE * named
+    if is_few:
+        later = await mailbox.store.read(mailbox.account_id, _count_later, mailbox.account_id, found.last_id)
+        is_few = later <= LATER_MAX
+    return await (placing.by_lookups(named) if is_few else placing.by_ids())
 
 
 class _Answered:
@@ -106,10 +106,10 @@ class _Placing:
         self._answered = [_Answered(answer) for answer in found.answers]
         self._pace = Pace()
 
-    async def by_ids(self, missing: Iterable[Slice]) -> list[Known]:
-        """By the ids of all messages of the snapshot; those of `missing` are read first."""
+    async def by_ids(self) -> list[Known]:
+        """By the ids of all messages of the snapshot; those that are not known are read first."""
         unkept: dict[int, array[int]] = {}
-        for part in missing:
+        for part in [part for part in self._snapshot.slices() if _IDS not in part.chunk.facts]:
             ids, is_whole = await self._read(self._whose, _read_ids, *self._args, part.chunk.uids)
             if is_whole:
                 part.chunk.facts[_IDS] = ids
@@ -169,10 +169,8 @@ class _Placing:
 
     def _within(self, uids: "array[int]") -> Iterable[tuple[Slice, list[int]]]:
         """The slices in which some of the uids, which rise, stand, with their positions."""
-        for part in self._snapshot.slices():
-            chunk_uids = part.chunk.uids
-            first = bisect_left(uids, chunk_uids[0])
-            found = _positions(chunk_uids, uids[first : bisect_right(uids, chunk_uids[-1], first)])
+        for part, here in self._snapshot.holding(uids):
+            found = _positions(part.chunk.uids, here)
             if found:
                 yield part, found
 

@@ -17,7 +17,7 @@ comments included. Save dates are days in UTC, as FETCH shows them.
 """
 
 from array import array
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Final, NamedTuple
 
@@ -82,7 +82,7 @@ async def find(
 ) -> AsyncIterator[tuple[Facts, Sequence[int]]]:
     """The facts of each slice with the positions in it of the messages that match, rising.
 
-    `parts`: slices of the snapshot; None: all of it.
+    `parts`: slices of the snapshot; None: all of it, but for some in which none matches.
     """
     known = await narrowing.ask(mailbox, key, snapshot) if parts is None else {}
     planner = Planner(mailbox.account_id, snapshot, terms, known)
@@ -91,7 +91,7 @@ async def find(
     is_all = isinstance(step, All)
     token = planner.token(key, step) if parts is None else ""
     pace = Pace()
-    for part in snapshot.slices() if parts is None else parts:
+    for part in _worth_a_look(snapshot, step, token) if parts is None else parts:
         facts = Facts(mailbox, part, needles, pace)
         positions: Sequence[int] | None = part.chunk.found.get(token) if token else None
         if is_all:
@@ -105,6 +105,14 @@ async def find(
                 part.chunk.found[token] = kept
         yield facts, positions
         await pace.turn()
+
+
+def _worth_a_look(snapshot: Snapshot, step: Step, token: str) -> Iterator[Slice]:
+    """The slices but for those of which the text index, or an answer kept with the chunk, says that none matches."""
+    named = narrowing.slices_of(step)
+    if named is not None:
+        return snapshot.starting_at(sorted(named))
+    return snapshot.slices_where(lambda chunk: bool(chunk.found.get(token, True)))
 
 
 @lru_cache(SIZES)

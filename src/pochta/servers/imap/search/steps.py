@@ -258,14 +258,14 @@ class Not:
 class And:
     """All of the steps, cheapest first; the next one sees only what the ones before left."""
 
-    __slots__ = ("_steps", "cost")
+    __slots__ = ("cost", "steps")
 
     def __init__(self, steps: Iterable[Step]) -> None:
-        self._steps = sorted(steps, key=_cost_of)
-        self.cost: Cost = self._steps[-1].cost
+        self.steps = sorted(steps, key=_cost_of)
+        self.cost: Cost = self.steps[-1].cost
 
     async def match(self, facts: Facts, among: Places) -> Places:
-        for step in self._steps:
+        for step in self.steps:
             if not among:
                 break
             among = await step.match(facts, among)
@@ -276,15 +276,15 @@ class And:
 class Or:
     """Any of the steps, cheapest first; the next one sees only what the ones before did not find."""
 
-    __slots__ = ("_steps", "cost")
+    __slots__ = ("cost", "steps")
 
     def __init__(self, steps: Iterable[Step]) -> None:
-        self._steps = sorted(steps, key=_cost_of)
-        self.cost: Cost = self._steps[-1].cost
+        self.steps = sorted(steps, key=_cost_of)
+        self.cost: Cost = self.steps[-1].cost
 
     async def match(self, facts: Facts, among: Places) -> Places:
         found: set[int] = set()
-        for step in self._steps:
+        for step in self.steps:
             rest = among - found
             if not rest:
                 break
