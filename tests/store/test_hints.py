@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from pochta.store import hints as hints_module
 from pochta.store import setup
 from pochta.store.hints import ANYTHING, HintHub
 from pochta.store.store import Store
@@ -72,6 +73,38 @@ def test_hints_of_one_account_are_merged(tmp_path: Path) -> None:
         assert await there.some() == [(1, 9)]
 
     run_hubs(tmp_path, test)
+
+
+def test_what_follows_at_once_is_gathered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[list[Hint]] = []
+
+    class Counted(HintHub):
+        is_told = asyncio.Event()
+
+        def tell_others(self, hints: list[Hint]) -> None:
+            sent.append(hints)
+            self.is_told.set()
+
+    monkeypatch.setattr(hints_module, "GATHER_S", 0.05)
+
+    async def main() -> None:
+        hub = Counted(tmp_path)
+        hub.start()
+        heard: list[Hint] = []
+        hub.subscribe(heard.extend)
+        for mod_seq in range(1, 4):
+            hub.publish([Hint(1, mod_seq)])
+        assert heard == [(1, 1), (1, 2), (1, 3)]
+        assert sent == [[(1, 1)]]
+        hub.is_told.clear()
+        async with asyncio.timeout(10):
+            await hub.is_told.wait()
+        assert sent[1] == [(1, 2), (1, 3)]
+        hub.publish([Hint(1, 4)])
+        hub.close()  # what waits is told before
+        assert sent[2] == [(1, 4)]
+
+    asyncio.run(main())
 
 
 def test_very_many_become_anything(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final, TypeVar, TypeVarTuple
+from typing import Any, Final, TypeVar, TypeVarTuple, cast
 
 import apsw
 
@@ -169,8 +169,8 @@ class Store:
 
     def data_version(self) -> int:
         """A number that differs once anybody has committed since the last call. About 2 us."""
-        version: int = self._reader.pragma("data_version")
-        return version
+        # not by `pragma`, which prepares it anew each time
+        return cast(int, self._reader.execute("PRAGMA data_version").fetchall()[0][0])
 
     def has_room(self) -> bool:
         """Whether the disk holds more than `min_free_bytes`; asked of the system once a second."""
