@@ -6,6 +6,7 @@ snapshot stays as it is, and with it every sequence number.
 """
 
 import asyncio
+from bisect import bisect_left, bisect_right
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain
@@ -353,12 +354,21 @@ class Selected:
     async def shown_flags(self, uids: Sequence[int], flag_sets: Sequence[int]) -> list[bytes]:
         """`flag_names` of each message; uids rise, and there is at least one. About 0.05 us a message."""
         names = {bits: await self.flag_names(bits) for bits in set(flag_sets)}
-        if any(low <= uids[-1] and high >= uids[0] for low, high in self._recent):
-            return [
-                await self.flag_names(bits, is_recent=self.is_recent(uid))
-                for uid, bits in zip(uids, flag_sets, strict=True)
-            ]
-        return [names[bits] for bits in flag_sets]
+        shown = [names[bits] for bits in flag_sets]
+        for first, last in self._recent:
+            if last < uids[0] or first > uids[-1]:
+                continue
+            here = slice(bisect_left(uids, first), bisect_right(uids, last))
+            recent = {bits: await self.flag_names(bits, is_recent=True) for bits in set(flag_sets[here])}
+            shown[here] = [recent[bits] for bits in flag_sets[here]]
+        return shown
+
+    def recency(self, first: int, last: int) -> bool | None:
+        """Whether the messages with the uids first <= uid <= last are \\Recent in this session; None: some are."""
+        found = [one for one in self._recent if one[0] <= last and one[1] >= first]
+        if not found:
+            return False
+        return True if found[0][0] <= first and found[0][1] >= last else None
 
     def believe(self, ranges: Sequence[UidRange], keep: int, add: int) -> None:
         """Note that the client takes the flags of `ranges` to be `old & keep | add` without being told."""

@@ -121,8 +121,9 @@ async def flag_lines(selected: "Selected", part: Slice, modes: Modes, *, with_ui
     """The flags of each message of the slice; kept with the chunk. About 0.3 us a message, once."""
     first, last = part.chunk.uids[part.start], part.chunk.uids[part.stop - 1]
     # not in another's mailbox: what is kept does not tell which keywords it shows, for `keyword_news`
-    is_plain = selected.is_own and not any(low <= last and high >= first for low, high in selected.recent_ranges)
-    key = (selected.account_id, part.start, part.stop, part.seq, with_uid, modes.uidonly)
+    recency = selected.recency(first, last)
+    is_plain = selected.is_own and recency is not None
+    key = (selected.account_id, part.start, part.stop, part.seq, with_uid, modes.uidonly, recency)
     rendered = part.chunk.rendered.get(key) if is_plain else None
     if rendered is None:
         shown = await selected.shown_flags(part.uids, part.flags)
