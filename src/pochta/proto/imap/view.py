@@ -30,17 +30,20 @@ _NO_UID: Final = 1 << 62  # above every uid
 class Chunk:
     """Neighbouring messages: rising `uids` and their `flags`; `rendered` and `found` hold what was made of them.
 
-    `facts` holds what was read of these messages and never changes: chunks with the same uids share it.
+    `facts` and `texts` hold what was read of these messages and never changes: chunks with the same uids share them.
+    `numbered` is the latest text of numbers: of which positions of `found`, from which sequence number (0: as UIDs).
     """
 
-    __slots__ = ("_union", "facts", "flags", "found", "rendered", "uids")
+    __slots__ = ("_union", "facts", "flags", "found", "numbered", "rendered", "texts", "uids")
 
-    def __init__(self, uids: "array[int]", flags: "array[int]", facts: "dict[str, array[int]] | None" = None) -> None:
+    def __init__(self, uids: "array[int]", flags: "array[int]", like: "Chunk | None" = None) -> None:
         self.uids = uids
         self.flags = flags
         self.rendered: dict[object, bytes] = {}
         self.found: dict[str, array[int]] = {}
-        self.facts: dict[str, array[int]] = {} if facts is None else facts
+        self.numbered: tuple[Sequence[int], int, bytes] = ((), 0, b"")
+        self.facts: dict[str, array[int]] = {} if like is None else like.facts
+        self.texts: dict[object, bytes] = {} if like is None else like.texts
         self._union = -1
 
     @property
@@ -364,7 +367,7 @@ def _replaced(chunk: Chunk | None, ranges: Sequence[UidRange], rows: Sequence[tu
         uids.extend(chunk.uids[at:])
         flags.extend(chunk.flags[at:])
         if uids == chunk.uids:
-            return [Chunk(chunk.uids, flags, chunk.facts)]
+            return [Chunk(chunk.uids, flags, chunk)]
     return _cut(uids, flags)
 
 

@@ -26,8 +26,9 @@ CHANGES_MAX_CHARS: Final = 64 * 1024  # of their uids as text: 10 000 ranges, de
 RANGES_A_STEP: Final = 200  # read at once: 1-2 ms
 INLINE_MAX_UIDS: Final = 400  # read on the spot; more goes in slices
 RESTORED_INLINE_MAX: Final = 2000  # removed messages put back into a snapshot, 2 us each
-# two arrays, up to two renderings (telling.RENDERINGS_PER_CHUNK), what searches read (search.facts.Columns) and found
-MESSAGE_BYTES: Final = 12 + 2 * 44 + 36 + 4 * 2
+# two arrays, up to two renderings (telling.RENDERINGS_PER_CHUNK), the text of FETCH (fetch.TEXT_MAX_BYTES; usually
+# less), what searches read (search.facts.Columns) and found, and the latest answer
+MESSAGE_BYTES: Final = 12 + 2 * 44 + 60 + 36 + 4 * 2 + 8
 VIEWS_MAX: Final = 20_000  # two for each of the default number of connections; about 0.5 KiB each without snapshot
 
 ANY_KEYWORD: Final = (1 << 63) - 1  # bits nobody knows all of: the dictionary is read again

@@ -41,6 +41,11 @@ ROWS_MAX_BYTES: Final = 2 * 1024 * 1024
 PREVIEW_MAX_CHARS: Final = 200
 
 _SNAPSHOT_ITEMS: Final = frozenset({FetchAttribute.UID, FetchAttribute.FLAGS})
+# What a message keeps as long as it has its UID: a synchronising client asks for it again and again, of all of them
+_UNCHANGING_ITEMS: Final = frozenset(
+    {FetchAttribute.INTERNALDATE, FetchAttribute.RFC822_SIZE, FetchAttribute.EMAILID, FetchAttribute.SAVEDATE}
+)
+TEXT_MAX_BYTES: Final = 64 * 1024  # kept with a chunk: 57 bytes a message for INTERNALDATE and RFC822.SIZE, 150 for all
 
 
 class _Column(NamedTuple):
@@ -229,7 +234,13 @@ async def _respond(
         return b""
     steps = plan(items)
     missing = b""
+    unchanging = set(items) - _SNAPSHOT_ITEMS
+    is_kept = since is None and bool(unchanging) and unchanging <= _UNCHANGING_ITEMS
     for left in snapshot.by_uid(ranges):
+        if is_kept and (lines := await _kept_lines(connection, selected, left, items)) is not None:
+            await connection.send_large(lines)
+            await pace.turn()
+            continue
         while left.start < left.stop:
             part, rows = await _rows(connection, selected, left, steps.sql_columns, since)
             unread = b""
@@ -413,6 +424,49 @@ async def _row_lines(selected: Selected, part: Slice, steps: Plan, rows: Sequenc
     form = telling.fetch_head(modes) + b" ".join(forms) + b")\r\n"
     lines = b"".join([form % row for row in zip(_numbers(part, rows, modes), *values, strict=True)])
     return selected.keyword_news() + lines
+
+
+async def _kept_lines(
+    connection: "ImapConnection", selected: Selected, part: Slice, items: tuple[FetchItem, ...]
+) -> bytes | None:
+    """The response lines of a slice, of items that never change and, before them, UID and FLAGS of the view.
+
+    What never changes is kept as text with the chunk once a whole chunk is asked for; None where it is not there.
+    About 0.5 us a message.
+    """
+    unchanging = tuple(item for item in items if item in _UNCHANGING_ITEMS)
+    kept = part.chunk.texts.get(unchanging)
+    if kept is None:
+        if part.stop - part.start < len(part.chunk.uids):
+            return None
+        kept = await _unchanging_text(connection, selected, part, unchanging)
+        if kept is None:
+            return None
+        part.chunk.texts.clear()
+        part.chunk.texts[unchanging] = kept
+    texts = kept.split(b"\n")[part.start : part.stop]
+    changing = plan([item for item in items if item in _SNAPSHOT_ITEMS])
+    forms, values = await _values(selected, part, changing, [(uid,) for uid in part.uids])
+    form = telling.fetch_head(connection.modes) + b" ".join([*forms, b"%b)\r\n"])
+    numbered = telling.numbers(connection.modes, part)
+    return selected.keyword_news() + b"".join([form % row for row in zip(numbered, *values, texts, strict=True)])
+
+
+async def _unchanging_text(
+    connection: "ImapConnection", selected: Selected, part: Slice, items: tuple[FetchItem, ...]
+) -> bytes | None:
+    """A line for each message of the slice with the items; None where a message is gone, or they are too long to keep.
+
+    None of the items holds a line break.
+    """
+    steps = plan(items)
+    part, rows = await _rows(connection, selected, part, steps.sql_columns, None)
+    if len(rows) < part.stop - part.start:
+        return None
+    forms, values = await _values(selected, part, steps, rows)
+    form = b" ".join(forms)
+    text = b"\n".join([form % row for row in zip(*values, strict=True)])
+    return text if len(text) <= TEXT_MAX_BYTES else None
 
 
 def _opening(steps: Plan) -> Plan:

@@ -92,12 +92,16 @@ def _scores(returns: SearchReturn, results: Results) -> bytes:
     return b" ".join([b"%d" % score for score in results.scores[start:stop]])
 
 
+def numbers_text(numbers: Sequence[int]) -> bytes:
+    """The numbers, each with a space before it. 0.04 us a number."""
+    return (b" %d" * len(numbers)) % tuple(numbers)
+
+
 async def plain(kind: bytes, results: Results) -> list[bytes]:
-    """The response of a SEARCH or SORT (`kind`) without return options, in blocks. 0.1 us a number."""
+    """The response of a SEARCH or SORT (`kind`) without return options, in blocks. 0.06 us a number."""
     blocks = [b"* " + kind]
     for start in range(0, len(results.numbers), NUMBERS_A_BLOCK):
-        part = results.numbers[start : start + NUMBERS_A_BLOCK]
-        blocks.append((" " + " ".join(map(str, part))).encode("ascii"))
+        blocks.append(numbers_text(results.numbers[start : start + NUMBERS_A_BLOCK]))
         if start:
             await asyncio.sleep(0)
     highest = results.highest_mod_seq((range(len(results.numbers)),))

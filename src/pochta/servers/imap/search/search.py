@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 BADCHARSET: Final = b"BADCHARSET (%b)" % " ".join(name for name in CHARSETS if name != "ASCII").encode("ascii")
 
+CHUNKS_A_BLOCK: Final = 32  # of a SEARCH response, sent at once: up to 16 000 numbers
 SAVED_MAX_RANGES: Final = MAX_RANGES  # of a saved result: as many as a client may write out itself
 
 
@@ -67,6 +68,23 @@ class Found(NamedTuple):
                 numbers.extend([seq + at for at in positions])
             await pace.turn()
         return numbers
+
+    async def response(self, *, is_uid: bool) -> list[bytes]:
+        """The SEARCH response without mod-sequences, in blocks; where a chunk keeps what was found, its text too."""
+        blocks = [b"* SEARCH"]
+        pace = Pace()
+        for part, positions in self.parts:
+            chunk, seq = part.chunk, 0 if is_uid else part.seq
+            known, base, text = chunk.numbered
+            if known is not positions or base != seq:
+                numbers = map(part.uids.__getitem__, positions) if is_uid else [seq + at for at in positions]
+                text = search_answer.numbers_text(tuple(numbers))
+                if isinstance(positions, array):
+                    chunk.numbered = (positions, seq, text)
+            blocks.append(text)
+            await pace.turn()
+        blocks.append(b"\r\n")
+        return [b"".join(blocks[at : at + CHUNKS_A_BLOCK]) for at in range(0, len(blocks), CHUNKS_A_BLOCK)]
 
 
 async def run_search(connection: "ImapConnection", key: c.SearchKey) -> Found:
@@ -160,6 +178,11 @@ async def search(connection: "ImapConnection", tag: bytes, command: c.Search) ->
     )
     try:
         found = await run_search(connection, command.key)
+        if returns is None and not found.mod_seqs:
+            for block in await found.response(is_uid=command.is_uid):
+                await connection.send_large(block)
+            await _end(connection, tag, command)
+            return
         results = Results(await found.numbers(is_uid=command.is_uid), command.is_uid, found.mod_seqs, found.scores)
         if returns is not None and ReturnOption.SAVE in returns and not await save(selected, found, returns):
             connection.send(encode.tagged(tag, b"NO", "The result has too many ranges to save", code=b"NOTSAVED"))
@@ -174,6 +197,10 @@ async def search(connection: "ImapConnection", tag: bytes, command: c.Search) ->
         context = contexts.SearchContext(tag, key, uids, is_uid=command.is_uid)
         items = () if returns is None else returns.items
         await contexts.begin(connection, selected, context, found.snapshot, size=len(uids), items=items)
+    await _end(connection, tag, command)
+
+
+async def _end(connection: "ImapConnection", tag: bytes, command: c.Search) -> None:
     # RFC 3501 §7.4.1: no EXPUNGE while SEARCH, with its sequence numbers, is in progress
     await connection.sync(may_expunge=command.is_uid, with_uid=command.is_uid)
     connection.send(encode.tagged(tag, b"OK", "SEARCH completed"))
