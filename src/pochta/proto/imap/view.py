@@ -245,10 +245,15 @@ class Snapshot:
         new = {chunk.uids[0]: chunk for chunk in theirs if chunk not in shared}
         pairs: list[tuple[Chunk, Chunk]] = []
         old: list[tuple[Chunk, int]] = []
+        arrived: list[tuple[int, int]] = []
         for chunk, before in zip(ours, self._starts[start:old_stop], strict=True):
             if chunk in shared:
                 continue
             same = new.get(chunk.uids[0])
+            if same is not None and chunk is ours[-1] and _begins_with(same, chunk):
+                del new[chunk.uids[0]]
+                arrived = list(zip(same.uids[len(chunk.uids) :], same.flags[len(chunk.uids) :], strict=True))
+                continue
             if same is not None and same.uids == chunk.uids:
                 del new[chunk.uids[0]]
                 if same.flags != chunk.flags:
@@ -256,7 +261,7 @@ class Snapshot:
             else:
                 old.append((chunk, before))
         removed, changed, added = _difference_by_uid(old, list(new.values()))
-        return Difference(removed, _changed(pairs, changed), added)
+        return Difference(removed, _changed(pairs, changed), arrived + added)
 
 
 class _Growing:
@@ -304,6 +309,12 @@ def _apart(old: tuple[Chunk, ...], new: tuple[Chunk, ...]) -> tuple[int, int, in
     behind = next(compress(count(), map(is_not, reversed(old), reversed(new))), shorter)
     behind = min(behind, shorter - start)
     return start, len(old) - behind, len(new) - behind
+
+
+def _begins_with(longer: Chunk, chunk: Chunk) -> bool:
+    """Whether messages have only come behind those of the chunk, as mail does."""
+    length = len(chunk.uids)
+    return length < len(longer.uids) and longer.uids[:length] == chunk.uids and longer.flags[:length] == chunk.flags
 
 
 def _changed(pairs: list[tuple[Chunk, Chunk]], others: list[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]:

@@ -242,10 +242,12 @@ class Selected:
         Raises:
             Refusal: NOT_FOUND, the mailbox was removed.
         """
-        if await self.is_unchanged():
-            return
+        if self._snapshot is None and await self.is_unchanged():
+            return  # without the snapshot, which nobody needs yet
         old = await self.snapshot()
         new = await self._views.current(self.view)
+        if new.mod_seq == old.mod_seq:
+            return
         if reach is not None:
             new, may_expunge = await reach.target(old, new, has_untold=bool(self._untold)), True
         if new is old:
