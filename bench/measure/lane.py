@@ -23,13 +23,14 @@ from pochta import clock, config
 from pochta.accounts import edit, passwords
 from pochta.app import App
 from pochta.config import Listener, ListenerProtocol, Settings
+from pochta.delivery import local
 from pochta.delivery.intake import new_message
-from pochta.delivery.local import deliver_local
 from pochta.log import Secret, set_sink
 from pochta.mime.facts import facts
 from pochta.net.listen import bind_all
 from pochta.store import directory, setup
 from pochta.store.blobs import NewBlob
+from pochta.store.messages import NewPlacement
 from pochta.store.store import Store
 from pochta.worker import SWITCH_S
 
@@ -156,7 +157,7 @@ async def _deliver(store: Store, account_id: int, size: int, stop: asyncio.Event
         now = clock.now_s()
         new = new_message(NewBlob(len(message), message, None), facts(message), int(now))
         began = time.perf_counter()
-        await deliver_local(store, (account_id,), new)
+        await local.append(store, account_id, "INBOX", [(new, NewPlacement(0, (), int(now), 0))])
         waits_s.append(time.perf_counter() - began)
 
 
