@@ -4,6 +4,7 @@ Decides what comes after what. The grammar of the messages is `proto`'s, passwor
 `tokens`', tickets `kerberos`'s. Each object serves one exchange.
 """
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from pochta.accounts.auth import AuthenticatedAccount, Authenticator, asked
@@ -123,7 +124,7 @@ class External(_Exchange):
         return await self._door.vouched(authzid, lambda: chosen, service=self._channel.service, peer=self._channel.peer)
 
 
-class _Bearer(_Exchange):
+class _Bearer(_Exchange, ABC):
     """What both kinds of OAuth do."""
 
     def __init__(self, door: Authenticator, channel: "Channel", tokens: "TokenVerifier") -> None:
@@ -153,11 +154,13 @@ class _Bearer(_Exchange):
             self.has_failed = True
             return self._failure()
 
+    @abstractmethod
     def _decode(self, response: bytes) -> sasl.BearerToken:
-        raise NotImplementedError
+        """What the client says of itself. Raises: RemoteProtocolError."""
 
+    @abstractmethod
     def _failure(self) -> bytes:
-        raise NotImplementedError
+        """The challenge that tells why the token was refused."""
 
 
 class OauthBearer(_Bearer):

@@ -177,21 +177,18 @@ def common_ranges(ranges: Sequence[UidRange], others: Sequence[UidRange]) -> lis
     return found
 
 
-def since(
-    tx: Tx, account_id: int, mailbox_id: int, mod_seq: int, *, limit: int, is_near: bool = False
-) -> list[tuple[int, str]] | None:
+def since(tx: Tx, account_id: int, mailbox_id: int, mod_seq: int, *, limit: int) -> list[tuple[int, str]] | None:
     """(kind, uids) of the mailbox's changes after `mod_seq`, oldest first; None when there are more than `limit`.
 
     None, too, when the account has more than SCANNED_MAX: the key of the log begins with the number, not the mailbox.
-    `is_near`: the caller knows that it has not. One statement then, else two.
+    Two statements.
     """
-    if not is_near:
-        far = tx.row(
-            "SELECT mod_seq FROM change WHERE account_id = ? AND mod_seq > ? ORDER BY mod_seq LIMIT 1 OFFSET ?",
-            (account_id, mod_seq, SCANNED_MAX),
-        )
-        if far is not None:
-            return None
+    far = tx.row(
+        "SELECT mod_seq FROM change WHERE account_id = ? AND mod_seq > ? ORDER BY mod_seq LIMIT 1 OFFSET ?",
+        (account_id, mod_seq, SCANNED_MAX),
+    )
+    if far is not None:
+        return None
     rows = tx.rows(
         "SELECT kind, uids FROM change WHERE account_id = ? AND mod_seq > ? AND mailbox_id = ?"
         " ORDER BY mod_seq, kind LIMIT ?",

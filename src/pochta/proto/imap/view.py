@@ -237,7 +237,7 @@ class Snapshot:
 
         Chunks that hold the same uids are compared when `changed` is read; what is done at once is a few steps for
         each chunk between the first and the last that differ, and one for each message of the chunks in which messages
-        came or went.
+        went, or came elsewhere than behind the last.
         """
         start, old_stop, new_stop = _apart(self.chunks, newer.chunks)
         ours, theirs = self.chunks[start:old_stop], newer.chunks[start:new_stop]

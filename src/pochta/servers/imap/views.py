@@ -22,13 +22,12 @@ from pochta.store.store import SLICE_ROWS, Store
 from pochta.store.tx import Tx
 
 CHANGES_MAX_ROWS: Final = 1000  # more changes than that: reading the whole mailbox is cheaper
-NEAR_MOD_SEQS: Final = 1000  # the log has a few rows for one number: far below changes.SCANNED_MAX
 CHANGES_MAX_CHARS: Final = 64 * 1024  # of their uids as text: 10 000 ranges, decoded and merged in 5 ms
 RANGES_A_STEP: Final = 200  # read at once: 1-2 ms
 INLINE_MAX_UIDS: Final = 400  # read on the spot; more goes in slices
 RESTORED_INLINE_MAX: Final = 2000  # removed messages put back into a snapshot, 2 us each
-# two arrays, up to two renderings (telling.RENDERINGS_PER_CHUNK), the text of FETCH (fetch.TEXT_MAX_BYTES; usually
-# less), what searches read (search.facts.Columns) and found, and the latest answer
+# two arrays, up to two renderings (telling.RENDERINGS_PER_CHUNK), the text of FETCH (dates and sizes; 150 bytes
+# with all that it may hold), what searches read (search.facts.Columns) and found, and the latest answer
 MESSAGE_BYTES: Final = 12 + 2 * 44 + 60 + 36 + 4 * 2 + 8
 VIEWS_MAX: Final = 20_000  # two for each of the default number of connections; about 0.5 KiB each without snapshot
 
@@ -73,17 +72,16 @@ def _read_mod_seq(tx: Tx, account_id: int, mailbox_id: int) -> int:
 
 def _read_news(tx: Tx, account_id: int, mailbox_id: int, since: int) -> _News:
     row = tx.row(
-        "SELECT m.mod_seq, a.mod_seq, a.log_floor_mod_seq FROM mailbox m JOIN account a ON a.id = m.account_id"
+        "SELECT m.mod_seq, a.log_floor_mod_seq FROM mailbox m JOIN account a ON a.id = m.account_id"
         " WHERE m.account_id = ? AND m.id = ? AND m.removed_at IS NULL",
         (account_id, mailbox_id),
     )
     if row is None:
         raise Refusal(RefusalCode.NOT_FOUND, "This mailbox was removed")
-    mod_seq, account_mod_seq, log_floor = row
+    mod_seq, log_floor = row
     if mod_seq == since:
         return _News(mod_seq, [])
-    is_near = account_mod_seq - since <= NEAR_MOD_SEQS
-    rows = None if log_floor > since else _few_changes(tx, account_id, mailbox_id, since, is_near=is_near)
+    rows = None if log_floor > since else _few_changes(tx, account_id, mailbox_id, since)
     if rows is None:
         return _News(mod_seq, None)
     ranges = [one for kind, uids in rows if kind <= changes.Kind.REMOVED for one in changes.decode_ranges(uids)]
@@ -95,11 +93,9 @@ def _reaches_back(tx: Tx, account_id: int, since: int) -> bool:
     return floor is not None and floor[0] <= since
 
 
-def _few_changes(
-    tx: Tx, account_id: int, mailbox_id: int, since: int, *, is_near: bool = False
-) -> list[tuple[int, str]] | None:
+def _few_changes(tx: Tx, account_id: int, mailbox_id: int, since: int) -> list[tuple[int, str]] | None:
     """As `changes.since`; None when there is more than can be decoded in one step (INV-12)."""
-    rows = changes.since(tx, account_id, mailbox_id, since, limit=CHANGES_MAX_ROWS, is_near=is_near)
+    rows = changes.since(tx, account_id, mailbox_id, since, limit=CHANGES_MAX_ROWS)
     return None if rows is None or sum(len(uids) for _, uids in rows) > CHANGES_MAX_CHARS else rows
 
 

@@ -41,11 +41,10 @@ ROWS_MAX_BYTES: Final = 2 * 1024 * 1024
 PREVIEW_MAX_CHARS: Final = 200
 
 _SNAPSHOT_ITEMS: Final = frozenset({FetchAttribute.UID, FetchAttribute.FLAGS})
-# What a message keeps as long as it has its UID: a synchronising client asks for it again and again, of all of them
+# What a message keeps as long as it has its UID, in at most 150 bytes altogether and without a line break
 _UNCHANGING_ITEMS: Final = frozenset(
     {FetchAttribute.INTERNALDATE, FetchAttribute.RFC822_SIZE, FetchAttribute.EMAILID, FetchAttribute.SAVEDATE}
 )
-TEXT_MAX_BYTES: Final = 64 * 1024  # kept with a chunk: 57 bytes a message for INTERNALDATE and RFC822.SIZE, 150 for all
 
 
 class _Column(NamedTuple):
@@ -234,10 +233,12 @@ async def _respond(
         return b""
     steps = plan(items)
     missing = b""
-    unchanging = set(items) - _SNAPSHOT_ITEMS
-    is_kept = since is None and bool(unchanging) and unchanging <= _UNCHANGING_ITEMS
+    changing = plan([item for item in items if item in _SNAPSHOT_ITEMS])
+    unchanging = plan([item for item in items if item not in _SNAPSHOT_ITEMS])
+    is_kept = since is None and bool(unchanging.items) and _UNCHANGING_ITEMS.issuperset(unchanging.items)
+    is_kept = is_kept and not unchanging.opened
     for left in snapshot.by_uid(ranges):
-        if is_kept and (lines := await _kept_lines(connection, selected, left, items)) is not None:
+        if is_kept and (lines := await _kept_lines(connection, selected, left, changing, unchanging)) is not None:
             await connection.send_large(lines)
             await pace.turn()
             continue
@@ -427,15 +428,14 @@ async def _row_lines(selected: Selected, part: Slice, steps: Plan, rows: Sequenc
 
 
 async def _kept_lines(
-    connection: "ImapConnection", selected: Selected, part: Slice, items: tuple[FetchItem, ...]
+    connection: "ImapConnection", selected: Selected, part: Slice, changing: Plan, unchanging: Plan
 ) -> bytes | None:
     """The response lines of a slice, of items that never change and, before them, UID and FLAGS of the view.
 
     What never changes is kept as text with the chunk once a whole chunk is asked for; None where it is not there.
-    About 0.5 us a message.
+    About 0.4 us a message.
     """
-    unchanging = tuple(item for item in items if item in _UNCHANGING_ITEMS)
-    kept = part.chunk.texts.get(unchanging)
+    kept = part.chunk.texts.get(unchanging.items)
     if kept is None:
         if part.stop - part.start < len(part.chunk.uids):
             return None
@@ -443,30 +443,22 @@ async def _kept_lines(
         if kept is None:
             return None
         part.chunk.texts.clear()
-        part.chunk.texts[unchanging] = kept
+        part.chunk.texts[unchanging.items] = kept
     texts = kept.split(b"\n")[part.start : part.stop]
-    changing = plan([item for item in items if item in _SNAPSHOT_ITEMS])
     forms, values = await _values(selected, part, changing, [(uid,) for uid in part.uids])
     form = telling.fetch_head(connection.modes) + b" ".join([*forms, b"%b)\r\n"])
     numbered = telling.numbers(connection.modes, part)
     return selected.keyword_news() + b"".join([form % row for row in zip(numbered, *values, texts, strict=True)])
 
 
-async def _unchanging_text(
-    connection: "ImapConnection", selected: Selected, part: Slice, items: tuple[FetchItem, ...]
-) -> bytes | None:
-    """A line for each message of the slice with the items; None where a message is gone, or they are too long to keep.
-
-    None of the items holds a line break.
-    """
-    steps = plan(items)
+async def _unchanging_text(connection: "ImapConnection", selected: Selected, part: Slice, steps: Plan) -> bytes | None:
+    """A line for each message of the slice with the plan's items; None where a message is gone."""
     part, rows = await _rows(connection, selected, part, steps.sql_columns, None)
     if len(rows) < part.stop - part.start:
         return None
     forms, values = await _values(selected, part, steps, rows)
     form = b" ".join(forms)
-    text = b"\n".join([form % row for row in zip(*values, strict=True)])
-    return text if len(text) <= TEXT_MAX_BYTES else None
+    return b"\n".join([form % row for row in zip(*values, strict=True)])
 
 
 def _opening(steps: Plan) -> Plan:
