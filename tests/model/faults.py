@@ -15,7 +15,7 @@ from pochta.app import App
 from pochta.proto.imap.view import Difference, Snapshot
 from pochta.servers.imap import condstore, qresync, telling, uidonly, views
 from pochta.servers.imap import messages as imap_messages
-from pochta.servers.imap.fetch import fetch
+from pochta.servers.imap.fetch import rows as fetch_rows
 from pochta.servers.imap.listening import Listening
 from pochta.servers.imap.mailboxes import status
 from pochta.servers.imap.modes import Modes
@@ -270,7 +270,7 @@ _removals = telling.removals
 _view = views.Views.view
 _open_returning = qresync.open_returning
 _reserve = messages._reserve
-_read_rows = fetch._read_rows
+_read_rows = fetch_rows._read_rows
 _standing = rights.standing
 _numbers = qresync._numbers
 
@@ -327,7 +327,7 @@ FAULTS: Final = (
     Fault("who comes back is told of another mailbox of that name", qresync, "open_returning", _any_validity),
     Fault("the quota is not asked", messages, "_reserve", _unbounded),
     Fault("what others have seen does not move along", reader_flags, "move", _nothing),
-    Fault("FETCH does not answer for messages that are gone", fetch, "_read_rows", _none_removed),
+    Fault("FETCH does not answer for messages that are gone", fetch_rows, "_read_rows", _none_removed),
     Fault("a removed mailbox stays open", views, "_read_mod_seq", _still_there),
 )
 

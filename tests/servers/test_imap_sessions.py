@@ -8,8 +8,9 @@ import pytest
 from imap_raw import Imap, fill, message, without_flag_lists
 
 from pochta.accounts import edit
+from pochta.proto.imap.view import Snapshot
 from pochta.servers.imap import messages, selected, telling, views
-from pochta.servers.imap.fetch import fetch
+from pochta.servers.imap.fetch import rows
 from pochta.store import changes, flags, mailboxes, placements
 from pochta.store.store import Store
 from pochta.testing import Server
@@ -427,7 +428,7 @@ def test_large_snapshots_are_compared_in_a_thread(pochta: Server, monkeypatch: p
 
 
 def test_fetch_of_rows_that_hold_much(pochta: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetch, "ROWS_MAX_BYTES", 1)
+    monkeypatch.setattr(rows, "ROWS_MAX_BYTES", 1)
     fill(pochta, 50)
     with Imap(pochta) as one, Imap(pochta) as two:
         two.ok("NOOP")
@@ -442,6 +443,32 @@ def test_fetch_of_rows_that_hold_much(pochta: Server, monkeypatch: pytest.Monkey
             for n, line in enumerate(lines, 1):
                 assert line.startswith(b"* %d FETCH (UID %d " % (n, n))
                 assert b"test %d" % n in line
+
+
+def test_sessions_that_selected_at_the_same_time_share_what_they_saw(
+    pochta: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    find = views.Views._at_selection
+
+    async def counted(
+        self: views.Views, view: views.View, now: Snapshot, mod_seq: int, uid_next: int
+    ) -> views.AtSelection:
+        asked.append(mod_seq)
+        return await find(self, view, now, mod_seq, uid_next)
+
+    monkeypatch.setattr(views.Views, "_at_selection", counted)
+    fill(pochta, 3)
+    with Imap(pochta) as one, Imap(pochta) as two, Imap(pochta) as three:
+        one.ok("STORE 2 +FLAGS.SILENT (\\Deleted)")
+        one.ok("EXPUNGE")
+        with Imap(pochta) as late:  # has seen the removal
+            one.ok("STORE 1 +FLAGS.SILENT (\\Flagged)")
+            told = [b"* 2 EXPUNGE", b"* 1 FETCH (FLAGS (\\Flagged))"]
+            assert two.ok("NOOP") == three.ok("NOOP") == told
+            assert late.ok("NOOP") == told[1:]
+            assert two.ok("NOOP") == three.ok("NOOP") == late.ok("NOOP") == []
+    assert len(asked) == len(set(asked)) == 2
 
 
 @pytest.mark.rfc(3501, "6.3.5")

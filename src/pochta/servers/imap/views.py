@@ -39,20 +39,39 @@ _SYSTEM_FLAGS: Final = (1 << flags.FIRST_KEYWORD_BIT) - 1
 class View:
     """The current snapshot of one mailbox, as its owner or, with `seen_by`, as one reader sees it.
 
-    `recent_uid` is the first uid that no session has claimed as \\Recent.
+    `recent_uid` is the first uid that no session has claimed as \\Recent; `selection` what `Views.at_selection` last
+    found, and for what: the sessions that wait for news have selected the mailbox at the same time, mostly.
     """
 
-    __slots__ = ("account_id", "is_removed", "lock", "mailbox_id", "recent_uid", "seen_by", "seen_version", "snapshot")
+    __slots__ = (
+        "account_id",
+        "is_removed",
+        "lock",
+        "mailbox_id",
+        "recent_uid",
+        "seen_by",
+        "seen_version",
+        "selection",
+        "snapshot",
+    )
 
     def __init__(self, account_id: int, mailbox_id: int, seen_by: int) -> None:
         self.account_id = account_id
         self.mailbox_id = mailbox_id
         self.seen_by = seen_by
         self.snapshot: Snapshot | None = None
+        self.selection: tuple[Snapshot, int, int, AtSelection] | None = None
         self.seen_version = -1  # data_version when the snapshot was last known to be current
         self.recent_uid = 0
         self.is_removed = False
         self.lock = asyncio.Lock()
+
+
+class AtSelection(NamedTuple):
+    """What a session saw when it selected the mailbox, as far as it is known: see `Views.at_selection`."""
+
+    snapshot: Snapshot
+    untold: list[UidRange]
 
 
 class _News(NamedTuple):
@@ -227,15 +246,23 @@ class Views:
             view.seen_version = version
             return snapshot
 
-    async def at_selection(self, view: View, mod_seq: int, uid_next: int) -> tuple[Snapshot, list[UidRange]]:
+    async def at_selection(self, view: View, mod_seq: int, uid_next: int) -> AtSelection:
         """The snapshot as a session saw it that selected the mailbox at `mod_seq`: removals since are undone.
 
-        Flags are the present ones; the uids of the second value had others, which nobody remembers: a client that
-        knows them from an earlier session has to be told.
+        Flags are the present ones; the uids of `untold` had others, which nobody remembers: a client that knows them
+        from an earlier session has to be told.
         """
         now = await self.current(view)
         if now.mod_seq == mod_seq:
-            return now, []
+            return AtSelection(now, [])
+        kept = view.selection
+        if kept is not None and kept[0] is now and kept[1:3] == (mod_seq, uid_next):
+            return kept[3]
+        found = await self._at_selection(view, now, mod_seq, uid_next)
+        view.selection = (now, mod_seq, uid_next, found)
+        return found
+
+    async def _at_selection(self, view: View, now: Snapshot, mod_seq: int, uid_next: int) -> AtSelection:
         args = (view.account_id, view.mailbox_id)
         removed, untold = await self._store.read(view.account_id, _read_changed, *args, mod_seq, uid_next)
         back: list[tuple[int, int]] = []
@@ -245,8 +272,8 @@ class Views:
             await pace.turn()
         then = now.refreshed([(uid_next, UID_LIMIT)], [], mod_seq)
         if len(back) > RESTORED_INLINE_MAX:
-            return await asyncio.to_thread(_with_rows, then, back, mod_seq), untold
-        return _with_rows(then, back, mod_seq), untold
+            return AtSelection(await asyncio.to_thread(_with_rows, then, back, mod_seq), untold)
+        return AtSelection(_with_rows(then, back, mod_seq), untold)
 
     async def _load(self, view: View) -> Snapshot:
         uids, bits = array("I"), array("q")
@@ -291,7 +318,7 @@ class Views:
                 return
             if view is not keep and view.snapshot is not None and not view.lock.locked():
                 total -= view.snapshot.count
-                view.snapshot = None
+                view.snapshot = view.selection = None
 
     def known_keywords(self, account_id: int) -> dict[int, str] | None:
         """What `keywords` last found, the same object until it finds more; None when it was not asked lately."""
