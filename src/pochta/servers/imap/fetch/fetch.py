@@ -144,6 +144,14 @@ async def _set_seen(connection: "ImapConnection", selected: Selected, parts: lis
     return bool(unseen)
 
 
+def _kept_plans(items: Sequence[FetchItem]) -> tuple[Plan, Plan] | None:
+    """The plans of what the view has and of what never changes, where that is all that is asked."""
+    unchanging = [item for item in items if item not in _SNAPSHOT_ITEMS]
+    if not unchanging or not _UNCHANGING_ITEMS.issuperset(unchanging):
+        return None
+    return plan([item for item in items if item in _SNAPSHOT_ITEMS]), plan(unchanging)
+
+
 async def _respond(
     connection: "ImapConnection",
     selected: Selected,
@@ -163,12 +171,10 @@ async def _respond(
         return b""
     steps = plan(items)
     missing = b""
-    changing = plan([item for item in items if item in _SNAPSHOT_ITEMS])
-    unchanging = plan([item for item in items if item not in _SNAPSHOT_ITEMS])
-    is_kept = since is None and bool(unchanging.items) and _UNCHANGING_ITEMS.issuperset(unchanging.items)
-    is_kept = is_kept and not unchanging.opened
+    kept_plans = _kept_plans(items) if since is None else None
     for left in snapshot.by_uid(ranges):
-        if is_kept and (kept := await lines.kept_lines(connection, selected, left, changing, unchanging)) is not None:
+        kept = None if kept_plans is None else await lines.kept_lines(connection, selected, left, *kept_plans)
+        if kept is not None:
             await connection.send_large(kept)
             await pace.turn()
             continue

@@ -206,6 +206,9 @@ async def _send_section(
         connection.send(item.label + b" NIL")
         return
     connection.send(b"%b {%d}\r\n" % (item.label, found.size))
+    if blob.inline is not None and found.data is None:
+        await connection.send_large(clean(blob.inline[found.start : found.stop]))
+        return
     async for chunk in chunks(connection.context.store, blob, found):
         await connection.send_large(chunk)
 
